@@ -1,0 +1,35 @@
+-- events: the raw log, one row an accepted event. Everything else can be rebuilt from it.
+--
+-- No PARTITION BY, on purpose: an insert into one table without partitions is one part, so it is atomic even when a
+-- backfill spans 88 months (with monthly partitions the real traffic in one file makes 88 parts a block, and more than
+-- 100 are refused by default). The sort key already prunes by tenant and time.
+
+CREATE TABLE IF NOT EXISTS events
+(
+    tenant        UInt32,                                       -- names.number of the tenant
+    timestamp     DateTime64(3, 'UTC') CODEC(Delta, LZ4),       -- when it happened, as the caller says
+    id            String,                                       -- the caller's, or made up; unique within the tenant
+    event_type    Enum8('incomingMessages' = 1, 'outgoingMessages' = 2, 'tasksInitiated' = 3, 'tasksCompleted' = 4),
+    assistant     LowCardinality(String),
+    user          String,
+    assistant_no  UInt32,                                       -- names.number of the assistant
+    user_no       UInt32,                                       -- names.number of the user
+    cost_nanos    UInt64,                                       -- 1e-9 USD: integers add up exactly in any order
+    input_tokens  UInt32,
+    output_tokens UInt32,
+    model         LowCardinality(String),                       -- '' where none was sent, as in the next two
+    trace_id      String,
+    metadata      String,                                       -- a JSON object as text
+    -- How many of the coarse levels (src/analytics/levels.ts) were already sealed over this moment when the event was
+    -- accepted. The views write such a late event into those levels as well.
+    late_levels   UInt8,
+    received_at   DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, LZ4),
+
+    -- A second copy in the order of users: what one user did, over any range, is read without scanning the fleet's log.
+    PROJECTION by_user (SELECT * ORDER BY tenant, user_no, timestamp, id),
+    -- An index: sorted offsets into the part. An event is found by its id, whatever its timestamp.
+    PROJECTION by_id (SELECT _part_offset ORDER BY tenant, id)
+)
+ENGINE = MergeTree
+ORDER BY (tenant, timestamp, id)
+SETTINGS non_replicated_deduplication_window = 1000;

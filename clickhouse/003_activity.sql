@@ -1,0 +1,77 @@
+-- activity: sums and the set of users of the whole fleet (assistant_no = 0) and of each assistant, over spans of time.
+--
+-- A level is a span length (src/analytics/levels.ts has the same list):
+--   0  15 minutes   fits the offset of every time zone in use
+--   1  3 hours      fleet only: shortens the ends of local days, costs one row a tenant and insert
+--   2  1 day (UTC)
+--   3  4 days   \
+--   4  16 days   }  coarse: written once, when the span is over (sealed), from the level below, and from then on by
+--   5  64 days  /   this view for the events that come late. `seals` says how far each has got.
+-- Spans start at multiples of their length since 1970-01-01T00:00Z. Any range is a sum of disjoint spans plus raw events
+-- at its two ragged edges, so 90 days of any fleet are about ten rows.
+--
+-- `users` and `assistants` are sets of names.number; read them with groupBitmapMerge, never by counting rows: rows of one
+-- key are only merged in the background. `assistants` is filled in the fleet's rows and empty in the others.
+
+CREATE TABLE IF NOT EXISTS activity
+(
+    tenant            UInt32,
+    level             UInt8,
+    assistant_no      UInt32,
+    start             DateTime('UTC'),
+    incoming_messages SimpleAggregateFunction(sum, UInt64),
+    outgoing_messages SimpleAggregateFunction(sum, UInt64),
+    tasks_initiated   SimpleAggregateFunction(sum, UInt64),
+    tasks_completed   SimpleAggregateFunction(sum, UInt64),
+    cost_nanos        SimpleAggregateFunction(sum, UInt64),
+    input_tokens      SimpleAggregateFunction(sum, UInt64),
+    output_tokens     SimpleAggregateFunction(sum, UInt64),
+    last_at           SimpleAggregateFunction(max, DateTime64(3, 'UTC')),
+    users             AggregateFunction(groupBitmap, UInt32),
+    assistants        AggregateFunction(groupBitmap, UInt32)
+)
+ENGINE = AggregatingMergeTree
+ORDER BY (tenant, level, assistant_no, start)
+SETTINGS non_replicated_deduplication_window = 1000, index_granularity = 128;
+
+-- DEFINER: whoever may insert events needs no right to read them.
+CREATE MATERIALIZED VIEW IF NOT EXISTS activity_mv TO activity
+DEFINER = CURRENT_USER SQL SECURITY DEFINER
+AS
+SELECT
+    tenant,
+    spot.1 AS level,
+    spot.2 AS assistant_no,
+    toDateTime(intDiv(second, seconds) * seconds, 'UTC') AS start,
+    countIf(event_type = 'incomingMessages') AS incoming_messages,
+    countIf(event_type = 'outgoingMessages') AS outgoing_messages,
+    countIf(event_type = 'tasksInitiated') AS tasks_initiated,
+    countIf(event_type = 'tasksCompleted') AS tasks_completed,
+    sum(cost) AS cost_nanos,
+    sum(input) AS input_tokens,
+    sum(output) AS output_tokens,
+    max(at) AS last_at,
+    groupBitmapState(user_no) AS users,
+    groupBitmapStateIf(own_no, assistant_no = 0) AS assistants
+FROM
+(
+    SELECT
+        tenant,
+        event_type,
+        user_no,
+        events.assistant_no AS own_no,
+        cost_nanos AS cost,
+        input_tokens AS input,
+        output_tokens AS output,
+        timestamp AS at,
+        toUnixTimestamp(timestamp) AS second,
+        -- (level, assistant_no, seconds) of every row the event belongs to
+        arrayJoin(arrayConcat(
+            [(0, 0, 900), (0, assistant_no, 900), (1, 0, 10800), (2, 0, 86400), (2, assistant_no, 86400)],
+            arraySlice([(3, 0, 345600), (3, assistant_no, 345600), (4, 0, 1382400), (4, assistant_no, 1382400),
+                        (5, 0, 5529600), (5, assistant_no, 5529600)], 1, 2 * late_levels)
+        )::Array(Tuple(UInt8, UInt32, UInt32))) AS spot,
+        spot.3 AS seconds
+    FROM events
+)
+GROUP BY tenant, level, assistant_no, start;

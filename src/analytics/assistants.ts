@@ -1,0 +1,106 @@
+/** GET /analytics/assistants: what each assistant did in the range, busiest first, and which fell idle. */
+import { tenantSql, type Store } from '../clickhouse/store.ts'
+import { toIso } from '../time/calendar.ts'
+import { endpoint } from './endpoint.ts'
+import { ASSISTANT_LEVELS, FLEET_LEVELS, type Range } from './levels.ts'
+import { common, range } from './parameters.ts'
+import {
+  BY_ASSISTANT,
+  cutAll,
+  entryOf,
+  filters,
+  IN_RAW,
+  IN_SPANS,
+  NOTHING,
+  partParams,
+  RAW_ENTRY,
+  RAW_SUMMED,
+  SPAN_ENTRY,
+  SUMMED,
+  SUMS,
+  toChange,
+  toMetrics,
+  type Scope,
+  type TotalsRow,
+} from './totals.ts'
+
+export const assistants = endpoint({
+  parameters: { ...range, ...common },
+
+  async answer({ store, names, scope, parameters }) {
+    const { startDate, endDate } = parameters
+    const before = { from: startDate - (endDate - startDate), to: startDate }
+    const rows = await perAssistant(store, scope, [before, { from: startDate, to: endDate }])
+    const nameOf = await names.names(scope.tenant, 'assistant', [...new Set(rows.map((row) => row.assistant))])
+    const byAssistant = new Map<number, { earlier: TotalsRow; current: TotalsRow }>()
+    for (const row of rows) {
+      const pair = byAssistant.get(row.assistant) ?? { earlier: NOTHING, current: NOTHING }
+      pair[row.entry === startDate ? 'current' : 'earlier'] = row
+      byAssistant.set(row.assistant, pair)
+    }
+    const list = [...byAssistant].map(([number, { earlier, current }]) => {
+      const [metrics, previous] = [toMetrics(current), toMetrics(earlier)]
+      return {
+        assistant: nameOf.get(number) ?? '',
+        ...metrics,
+        share: 0,
+        idle: metrics.total === 0,
+        lastActiveAt: toIso(current.lastAt || earlier.lastAt),
+        previous,
+        change: toChange(metrics, previous),
+      }
+    })
+    const all = list.reduce((sum, { total }) => sum + total, 0)
+    for (const entry of list) entry.share = all === 0 ? 0 : entry.total / all
+    list.sort((a, b) => b.total - a.total || Buffer.compare(Buffer.from(a.assistant), Buffer.from(b.assistant)))
+    return { data: list }
+  },
+})
+
+/** The totals of every assistant over each of a few contiguous ranges; assistants without events in one have no row. */
+function perAssistant(store: Store, scope: Scope, ranges: readonly Range[]) {
+  const parts = cutAll(ranges, scope.users ? [] : ASSISTANT_LEVELS, scope.sealedUntil)
+  const raw = `
+    SELECT ${RAW_ENTRY}, assistant_no, ${RAW_SUMMED}, groupBitmapState(user_no) AS users
+    FROM events
+    WHERE tenant = {tenant:UInt32} AND ${IN_RAW}${filters(scope)}
+    GROUP BY entry, assistant_no` as const
+  const spans = `
+    SELECT ${SPAN_ENTRY}, assistant_no, ${SUMMED}, users
+    FROM activity
+    WHERE tenant = {tenant:UInt32} AND ${IN_SPANS} AND assistant_no > 0${filters({ ...scope, users: null })}` as const
+  const source =
+    parts.raw.length === 0 ? spans : parts.spans.length === 0 ? raw : (`${spans} UNION ALL ${raw}` as const)
+  return store.read<TotalsRow & { entry: number; assistant: number }>(
+    scope,
+    'assistants',
+    tenantSql(`SELECT entry, assistant_no AS assistant, ${SUMS}, groupBitmapMerge(users) AS activeUsers
+     FROM (${source}) GROUP BY entry, assistant_no`),
+    { ...partParams(parts, scope), entries: ranges.map(entryOf) },
+  )
+}
+
+/** How many assistants had an event in the range. */
+export async function assistantsSeen(store: Store, scope: Scope, range: Range): Promise<number> {
+  const parts = cutAll([range], scope.users ? [] : scope.assistants ? ASSISTANT_LEVELS : FLEET_LEVELS, scope.sealedUntil)
+  const raw = `
+    SELECT groupBitmapState(assistant_no) AS assistants FROM events
+    WHERE tenant = {tenant:UInt32} AND ${IN_RAW}${filters(scope)}` as const
+  // The fleet's rows carry the set of its assistants; with a filter, those that have rows of their own are counted.
+  const spans = scope.assistants
+    ? (`
+    SELECT groupBitmapState(assistant_no) AS assistants FROM activity
+    WHERE tenant = {tenant:UInt32} AND ${IN_SPANS}${BY_ASSISTANT}` as const)
+    : (`
+    SELECT assistants FROM activity
+    WHERE tenant = {tenant:UInt32} AND ${IN_SPANS} AND assistant_no = 0` as const)
+  const source =
+    parts.raw.length === 0 ? spans : parts.spans.length === 0 ? raw : (`${spans} UNION ALL ${raw}` as const)
+  const [row] = await store.read<{ assistants: number }>(
+    scope,
+    'assistants_seen',
+    tenantSql(`SELECT groupBitmapMerge(assistants) AS assistants FROM (${source})`),
+    partParams(parts, scope),
+  )
+  return row?.assistants ?? 0
+}

@@ -1,0 +1,30 @@
+import type * as v from 'valibot'
+import type { Store } from '../clickhouse/store.ts'
+import type { Names } from '../names.ts'
+import type { Instant } from '../time/calendar.ts'
+import type { readParameters } from './parameters.ts'
+import type { Scope } from './totals.ts'
+
+/** Everything an endpoint needs to answer one request. */
+export interface Question<E extends v.ObjectEntries> {
+  readonly store: Store
+  readonly names: Names
+  /** Whose figures, and of which assistants and users; already narrowed to what the token may see. */
+  readonly scope: Scope
+  /** Read once per request. */
+  readonly now: Instant
+  readonly parameters: ReturnType<typeof readParameters<E>>
+  /** The Accept header, for the one endpoint that has several formats. */
+  readonly accept: string | undefined
+}
+
+/** What goes into the envelope beside `success`, or a whole response where the answer is streamed. */
+export type Answer = { data: unknown; pagination?: unknown } | Response
+
+/** One GET endpoint: its parameters and its answer. */
+export interface Endpoint<E extends v.ObjectEntries> {
+  readonly parameters: E
+  answer(question: Question<E>): Promise<Answer>
+}
+
+export const endpoint = <E extends v.ObjectEntries>(definition: Endpoint<E>): Endpoint<E> => definition

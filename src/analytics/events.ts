@@ -1,0 +1,128 @@
+/** GET /analytics/events: the raw log, newest first, by page or by cursor. */
+import { dateTime64, tenantSql, type Store } from '../clickhouse/store.ts'
+import { badRequest } from '../http/errors.ts'
+import { toIso, type Instant } from '../time/calendar.ts'
+import { endpoint } from './endpoint.ts'
+import { common, eventType, limit, range, skip, text, type EventType } from './parameters.ts'
+import { filters, totalsOf, toMetrics, type Scope } from './totals.ts'
+
+export const events = endpoint({
+  parameters: {
+    ...range,
+    eventType,
+    limit: limit(50),
+    skip,
+    cursor: text((value) => readCursor(value) !== null, 'wants a nextCursor of this endpoint'),
+    ...common,
+  },
+
+  async answer({ store, scope, parameters }) {
+    const { startDate: from, endDate: to, limit: size, skip: skipped } = parameters
+    const cursor = parameters.cursor === undefined ? null : readCursor(parameters.cursor)
+    if (cursor && skipped > 0) {
+      throw badRequest([{ parameter: 'skip', message: 'cannot be combined with cursor' }])
+    }
+    const [[totals], rows] = await Promise.all([
+      totalsOf(store, scope, 'events_total', [{ from, to }]),
+      page(store, scope, { from, to, type: parameters.eventType, size, skipped, cursor }),
+    ])
+    const metrics = toMetrics(totals)
+    const listed = rows.slice(0, size)
+    const last = listed.at(-1)
+    return {
+      data: listed.map(({ at, metadata, ...row }) => ({
+        id: row.id,
+        eventType: row.eventType,
+        timestamp: toIso(at),
+        assistant: row.assistant,
+        user: row.user,
+        cost: row.cost,
+        inputTokens: row.inputTokens,
+        outputTokens: row.outputTokens,
+        model: row.model || null,
+        traceId: row.traceId || null,
+        metadata: metadata === '' ? null : (JSON.parse(metadata) as unknown),
+      })),
+      pagination: {
+        limit: size,
+        skip: skipped,
+        total: parameters.eventType ? metrics[parameters.eventType] : metrics.total,
+        nextCursor: rows.length > size && last ? writeCursor(last) : null,
+      },
+    }
+  },
+})
+
+interface EventRow {
+  id: string
+  eventType: EventType
+  at: Instant
+  assistant: string
+  user: string
+  cost: number
+  inputTokens: number
+  outputTokens: number
+  model: string
+  traceId: string
+  metadata: string
+}
+
+interface Page {
+  from: Instant
+  to: Instant
+  type: EventType | undefined
+  size: number
+  skipped: number
+  cursor: Position | null
+}
+
+/** One page and one row more, which tells whether there is another page. */
+function page(store: Store, scope: Scope, { from, to, type, size, skipped, cursor }: Page) {
+  // `timestamp <=` lets the index skip to the cursor; the rest settles events of the same millisecond.
+  const after = cursor
+    ? ` AND timestamp <= {at:DateTime64(3, 'UTC')} AND (timestamp < {at:DateTime64(3, 'UTC')} OR id < {id:String})`
+    : ''
+  const ofType = type ? ` AND event_type = {type:String}` : ''
+  return store.read<EventRow>(
+    scope,
+    'events',
+    tenantSql(`SELECT id, event_type AS eventType, toUnixTimestamp64Milli(timestamp) AS at, assistant, user,
+       cost_nanos / 1e9 AS cost, input_tokens AS inputTokens, output_tokens AS outputTokens, model,
+       trace_id AS traceId, metadata
+     FROM events
+     WHERE tenant = {tenant:UInt32}
+       AND timestamp >= {from:DateTime64(3, 'UTC')} AND timestamp < {to:DateTime64(3, 'UTC')}
+       ${after as ''}${ofType as ''}${filters(scope)}
+     ORDER BY timestamp DESC, id DESC
+     LIMIT {size:UInt32} OFFSET {skipped:UInt64}`),
+    {
+      from: dateTime64(from),
+      to: dateTime64(to),
+      at: dateTime64(cursor?.at ?? 0),
+      id: cursor?.id ?? '',
+      type: type ?? '',
+      size: size + 1,
+      skipped,
+      assistants: scope.assistants ?? [],
+      users: scope.users ?? [],
+    },
+  )
+}
+
+/** The last event of a page; the next page begins after it in (timestamp, id) order. */
+interface Position {
+  at: Instant
+  id: string
+}
+
+const writeCursor = ({ at, id }: Position) => Buffer.from(JSON.stringify([at, id])).toString('base64url')
+
+function readCursor(cursor: string): Position | null {
+  try {
+    const [at, id, ...more] = JSON.parse(Buffer.from(cursor, 'base64url').toString()) as unknown[]
+    const valid = Number.isSafeInteger(at) && (at as number) >= 0 && (at as number) < 2 ** 42
+    return valid && typeof id === 'string' && more.length === 0 ? { at: at as number, id } : null
+  } catch {
+    return null
+  }
+}

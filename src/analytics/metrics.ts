@@ -1,0 +1,24 @@
+/** GET /analytics/metrics: one entry per calendar day, ISO week or month that the range touches, zeros included. */
+import { periodsBetween, toIso } from '../time/calendar.ts'
+import { endpoint } from './endpoint.ts'
+import { common, period, range } from './parameters.ts'
+import { NOTHING, toMetrics, totalsOf } from './totals.ts'
+
+export const metrics = endpoint({
+  parameters: { period: period(), ...range, ...common },
+
+  async answer({ store, scope, parameters }) {
+    const { startDate, endDate, timezone } = parameters
+    const entries = periodsBetween(parameters.period, startDate, endDate, timezone)
+    const totals = await totalsOf(store, scope, 'metrics', entries)
+    return {
+      data: entries.map((entry, at) => ({
+        period: parameters.period,
+        periodKey: entry.key,
+        startDate: toIso(entry.from),
+        endDate: toIso(entry.to),
+        ...toMetrics(totals[at] ?? NOTHING),
+      })),
+    }
+  },
+})

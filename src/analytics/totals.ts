@@ -1,0 +1,218 @@
+/**
+ * The figures that appear wherever counts do, and the one question behind most endpoints: the totals of some assistants
+ * or users over each of a list of ranges, exact to the millisecond.
+ */
+import { TupleParam } from '@clickhouse/client'
+import { dateTime64, tenantSql, type Asker, type Store } from '../clickhouse/store.ts'
+import { MIN_INSTANT, type Instant } from '../time/calendar.ts'
+import { ASSISTANT_LEVELS, cut, FLEET_LEVELS, type Level, type Parts, type Range, type SealedUntil } from './levels.ts'
+
+/** Sums and distinct users of one range, as ClickHouse returns them. */
+export interface TotalsRow {
+  incomingMessages: number
+  outgoingMessages: number
+  tasksInitiated: number
+  tasksCompleted: number
+  /** USD */
+  cost: number
+  inputTokens: number
+  outputTokens: number
+  activeUsers: number
+  /** Epoch milliseconds of the last event, 0 where there was none. */
+  lastAt: number
+}
+
+export const NOTHING: TotalsRow = Object.freeze({
+  incomingMessages: 0,
+  outgoingMessages: 0,
+  tasksInitiated: 0,
+  tasksCompleted: 0,
+  cost: 0,
+  inputTokens: 0,
+  outputTokens: 0,
+  activeUsers: 0,
+  lastAt: 0,
+})
+
+/** The figures as answers carry them; `completionRate` is tasksCompleted / tasksInitiated, null where none was initiated. */
+export interface Metrics {
+  activeUsers: number
+  incomingMessages: number
+  outgoingMessages: number
+  tasksInitiated: number
+  tasksCompleted: number
+  total: number
+  completionRate: number | null
+  cost: number
+  inputTokens: number
+  outputTokens: number
+}
+
+export function toMetrics(row: TotalsRow): Metrics {
+  const { activeUsers, incomingMessages, outgoingMessages, tasksInitiated, tasksCompleted } = row
+  return {
+    activeUsers,
+    incomingMessages,
+    outgoingMessages,
+    tasksInitiated,
+    tasksCompleted,
+    total: incomingMessages + outgoingMessages + tasksInitiated + tasksCompleted,
+    completionRate: tasksInitiated === 0 ? null : tasksCompleted / tasksInitiated,
+    cost: row.cost,
+    inputTokens: row.inputTokens,
+    outputTokens: row.outputTokens,
+  }
+}
+
+/** How each figure moved against an earlier range: (now - before) / before, null where there is nothing to divide by. */
+export type Change = { [Name in keyof Metrics]: number | null }
+
+export function toChange(now: Metrics, before: Metrics): Change {
+  const names = Object.keys(now) as Array<keyof Metrics>
+  return Object.fromEntries(
+    names.map((name) => {
+      const [current, previous] = [now[name], before[name]]
+      return [name, current === null || !previous ? null : (current - previous) / previous]
+    }),
+  ) as Change
+}
+
+/**
+ * What a question is about: a tenant's whole fleet, or some of its assistants, or some of its users, or both. Numbers are
+ * those of the names table; 0 stands for a name nobody has written, which matches nothing.
+ */
+export interface Scope extends Asker {
+  readonly assistants: readonly number[] | null
+  readonly users: readonly number[] | null
+  readonly sealedUntil: SealedUntil
+}
+
+/** The fleet's rows of `activity` carry this instead of an assistant. */
+const WHOLE_FLEET = 0
+
+export const SUMS = `
+  sum(incoming_messages) AS incomingMessages,
+  sum(outgoing_messages) AS outgoingMessages,
+  sum(tasks_initiated) AS tasksInitiated,
+  sum(tasks_completed) AS tasksCompleted,
+  sum(cost_nanos) / 1e9 AS cost,
+  sum(input_tokens) AS inputTokens,
+  sum(output_tokens) AS outputTokens,
+  toUnixTimestamp64Milli(max(last_at)) AS lastAt` as const
+
+/** Columns of a rollup row that SUMS adds up. */
+export const SUMMED = `incoming_messages, outgoing_messages, tasks_initiated, tasks_completed, cost_nanos, input_tokens,
+    output_tokens, last_at` as const
+
+/** The same columns made from raw events. */
+export const RAW_SUMMED = `
+    countIf(event_type = 'incomingMessages') AS incoming_messages,
+    countIf(event_type = 'outgoingMessages') AS outgoing_messages,
+    countIf(event_type = 'tasksInitiated') AS tasks_initiated,
+    countIf(event_type = 'tasksCompleted') AS tasks_completed,
+    sum(events.cost_nanos) AS cost_nanos,
+    sum(events.input_tokens) AS input_tokens,
+    sum(events.output_tokens) AS output_tokens,
+    max(timestamp) AS last_at` as const
+
+/** Every span is named, so the index finds exactly these rows. */
+export const IN_SPANS = `(level, start) IN {spans:Array(Tuple(UInt8, DateTime('UTC')))}` as const
+
+/** Up to two ranges of raw events; where there is one, the second is empty. */
+export const IN_RAW = `(
+      (timestamp >= {from1:DateTime64(3, 'UTC')} AND timestamp < {to1:DateTime64(3, 'UTC')}) OR
+      (timestamp >= {from2:DateTime64(3, 'UTC')} AND timestamp < {to2:DateTime64(3, 'UTC')}))` as const
+
+/** Which of the asked ranges a row belongs to, named by the range's first millisecond. */
+export const SPAN_ENTRY = `roundDown(toUInt64(toUnixTimestamp(start)) * 1000, {entries:Array(UInt64)}) AS entry` as const
+export const RAW_ENTRY =
+  `roundDown(toUInt64(toUnixTimestamp64Milli(timestamp)), {entries:Array(UInt64)}) AS entry` as const
+
+/** Appended only where there is such a filter: `empty(list) OR …` would keep the index from being used. */
+export const BY_ASSISTANT = ` AND assistant_no IN {assistants:Array(UInt32)}` as const
+export const BY_USER = ` AND user_no IN {users:Array(UInt32)}` as const
+
+export const filters = (scope: Scope) =>
+  `${scope.assistants ? BY_ASSISTANT : ''}${scope.users ? BY_USER : ''}` as const
+
+/**
+ * The totals of each range, in order.
+ *
+ * @param name what the query is called in logs and metrics
+ * @param ranges half-open, ascending and contiguous; what lies before 1970 holds no event
+ */
+export async function totalsOf<const R extends readonly Range[]>(
+  store: Store,
+  scope: Scope,
+  name: string,
+  ranges: R,
+): Promise<{ [At in keyof R]: TotalsRow }> {
+  const levels = scope.users ? [] : scope.assistants ? ASSISTANT_LEVELS : FLEET_LEVELS
+  const raw = `
+    SELECT ${RAW_ENTRY}, ${RAW_SUMMED}, groupBitmapState(user_no) AS users
+    FROM events
+    WHERE tenant = {tenant:UInt32} AND ${IN_RAW}${filters(scope)}
+    GROUP BY entry` as const
+  const spans = `
+    SELECT ${SPAN_ENTRY}, ${SUMMED}, users
+    FROM activity
+    WHERE tenant = {tenant:UInt32} AND ${IN_SPANS} AND assistant_no IN {rows:Array(UInt32)}` as const
+  const found = new Map<number, TotalsRow>()
+  for (const chunk of chunks(ranges.filter((range) => range.to > MIN_INSTANT))) {
+    const parts = cutAll(chunk, levels, scope.sealedUntil)
+    const source =
+      parts.raw.length === 0 ? spans : parts.spans.length === 0 ? raw : (`${spans} UNION ALL ${raw}` as const)
+    const rows = await store.read<TotalsRow & { entry: number }>(
+      scope,
+      name,
+      tenantSql(`SELECT entry, ${SUMS}, groupBitmapMerge(users) AS activeUsers FROM (${source}) GROUP BY entry`),
+      { ...partParams(parts, scope), entries: chunk.map(entryOf), rows: scope.assistants ?? [WHOLE_FLEET] },
+    )
+    for (const row of rows) found.set(row.entry, row)
+  }
+  return ranges.map((range) => (range.to > MIN_INSTANT && found.get(entryOf(range))) || NOTHING) as { [At in keyof R]: TotalsRow }
+}
+
+/** What SPAN_ENTRY and RAW_ENTRY call a range. */
+export const entryOf = (range: Range): Instant => Math.max(range.from, MIN_INSTANT)
+
+/** A query names every span it wants, about 20 a local day at most: this keeps its text in the tens of kilobytes. */
+const RANGES_A_QUERY = 100
+
+function* chunks(ranges: readonly Range[]): Generator<readonly Range[]> {
+  for (let at = 0; at < ranges.length; at += RANGES_A_QUERY) yield ranges.slice(at, at + RANGES_A_QUERY)
+}
+
+/**
+ * The parts of contiguous ranges together. In a zone whose offset is no multiple of 15 minutes (none since 1972) every
+ * range has ragged ends; all of it is then read from raw events.
+ */
+export function cutAll(ranges: readonly Range[], levels: readonly Level[], sealedUntil: SealedUntil): Parts {
+  const all: Parts = { spans: [], raw: [] }
+  for (const range of ranges) {
+    const { spans, raw } = cut({ from: entryOf(range), to: range.to }, levels, levels.length > 0 ? sealedUntil : [])
+    all.spans.push(...spans)
+    for (const piece of raw) {
+      const last = all.raw.at(-1)
+      if (last?.to === piece.from) all.raw[all.raw.length - 1] = { from: last.from, to: piece.to }
+      else all.raw.push(piece)
+    }
+  }
+  return all.raw.length > 2 ? cutAll(ranges, [], sealedUntil) : all
+}
+
+/** Query parameters of SPAN and RAW conditions and of the filters. */
+export function partParams(parts: Parts, scope: Scope): Record<string, unknown> {
+  const [first = EMPTY, second = EMPTY] = parts.raw
+  return {
+    spans: parts.spans.map((span) => new TupleParam(span)),
+    from1: dateTime64(first.from),
+    to1: dateTime64(first.to),
+    from2: dateTime64(second.from),
+    to2: dateTime64(second.to),
+    assistants: scope.assistants ?? [],
+    users: scope.users ?? [],
+  }
+}
+
+const EMPTY: Range = { from: 0, to: 0 }

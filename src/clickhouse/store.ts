@@ -1,0 +1,190 @@
+/**
+ * The way to ClickHouse. Reading goes through `read`, which takes a tenant and refuses, at compile time, SQL that does
+ * not filter by it; nothing else in the service sends a SELECT on behalf of a caller.
+ */
+import { ClickHouseError, ClickHouseLogLevel, createClient, SettingsMap, type ClickHouseClient, type ClickHouseSettings } from '@clickhouse/client'
+import { randomUUID } from 'node:crypto'
+import { ApiError, unavailable } from '../http/errors.ts'
+
+/** Who asks: the tenant's number (0: a tenant nobody has written to yet) and what becomes of the query. */
+export interface Asker {
+  readonly tenant: number
+  /** Aborted when the caller goes away: the query is then cancelled in ClickHouse too. */
+  readonly signal?: AbortSignal | undefined
+  /** Called once per query, with its name, milliseconds and rows read, for logs and metrics. */
+  readonly onQuery?: ((name: string, ms: number) => void) | undefined
+}
+
+/** SQL that filters by the tenant; only `tenantSql` makes it. */
+export type TenantSql = string & { readonly __filtersByTenant: true }
+
+/** Lets SQL through that filters by the tenant; a text that does not contain the filter does not compile. */
+export const tenantSql = <const S extends string>(
+  sql: S & (S extends `${string}tenant = {tenant:UInt32}${string}` ? unknown : 'SQL must filter by tenant'),
+): TenantSql => sql as string as TenantSql
+
+export interface Credentials {
+  readonly username: string
+  readonly password: string
+}
+
+export interface StoreOptions {
+  readonly url: string
+  readonly database: string
+  readonly reader: Credentials
+  readonly writer: Credentials
+  /** For upkeep that reads one table and writes another: migrations, seals, repair. */
+  readonly admin: Credentials
+  readonly queryTimeoutSeconds: number
+  readonly queryMemoryMb: number
+}
+
+/** Tables that hold rows of several tenants, with the filter that ClickHouse adds to every read of them. */
+const TENANT_TABLES = ['events', 'activity', 'user_activity', 'answers'] as const
+
+/** ClickHouse error codes: https://github.com/ClickHouse/ClickHouse/blob/master/src/Common/ErrorCodes.cpp */
+const TOO_EXPENSIVE: Record<string, string> = {
+  '158': 'reads too many rows',
+  '159': 'takes too long',
+  '160': 'would take too long',
+  '241': 'needs too much memory',
+  '307': 'reads too many bytes',
+  '396': 'returns too many rows',
+}
+
+export class Store {
+  readonly #reader: ClickHouseClient
+  readonly writer: ClickHouseClient
+  readonly admin: ClickHouseClient
+  readonly #limits: ClickHouseSettings
+  readonly #database: string
+
+  constructor(options: StoreOptions) {
+    const shared = {
+      url: options.url,
+      database: options.database,
+      application: 'agnt-analytics',
+      // Long lists of spans or ids would not fit into a URL.
+      use_multipart_params_auto: true,
+      keep_alive: { enabled: true, idle_socket_ttl: 2_000 },
+      // What goes wrong reaches the caller as an exception; the client's own logger would print it a second time.
+      log: { level: ClickHouseLogLevel.OFF },
+    }
+    this.#database = options.database
+    this.#reader = createClient({
+      ...shared,
+      ...options.reader,
+      max_open_connections: 64,
+      request_timeout: options.queryTimeoutSeconds * 1000 + 5_000,
+    })
+    this.writer = createClient({ ...shared, ...options.writer, max_open_connections: 16, request_timeout: 120_000 })
+    this.admin = createClient({ ...shared, ...options.admin, max_open_connections: 4, request_timeout: 600_000 })
+    this.#limits = {
+      max_execution_time: options.queryTimeoutSeconds,
+      max_memory_usage: String(options.queryMemoryMb * 1_048_576),
+      cancel_http_readonly_queries_on_client_close: 1,
+      output_format_json_quote_64bit_integers: 0,
+    }
+  }
+
+  /**
+   * Runs one named query for one tenant and returns its rows. 64-bit integers arrive as numbers: sums stay below 2^53
+   * except `cost_nanos`, which SQL divides before it answers.
+   * @throws ApiError 503 when ClickHouse is away or overloaded, 400 when the question is too expensive
+   */
+  async read<Row>(
+    asker: Asker,
+    name: string,
+    sql: TenantSql,
+    params: Record<string, unknown> = {},
+    settings: ClickHouseSettings = {},
+  ): Promise<Row[]> {
+    const started = performance.now()
+    try {
+      const result = await this.#reader.query({
+        query: sql,
+        format: 'JSONCompactEachRowWithNames',
+        query_id: `${name}-${randomUUID()}`,
+        query_params: { tenant: asker.tenant, ...params },
+        clickhouse_settings: { ...this.#limits, ...settings, additional_table_filters: this.#tenantFilters(asker.tenant) },
+        ...(asker.signal ? { abort_signal: asker.signal } : {}),
+      })
+      return parseRows<Row>(await result.text())
+    } catch (error) {
+      throw asApiError(error)
+    } finally {
+      asker.onQuery?.(name, performance.now() - started)
+    }
+  }
+
+  /** Second lock on the same door: ClickHouse itself adds the tenant to every table a query reads. */
+  #tenantFilters(tenant: number): SettingsMap {
+    return SettingsMap.from(Object.fromEntries(TENANT_TABLES.map((table) => [`${this.#database}.${table}`, `tenant = ${Number(tenant)}`])))
+  }
+
+  /** Reads what belongs to no single caller: names, seals, ids before an insert. Never used for an answer's figures. */
+  async readInternal<Row>(name: string, sql: string, params: Record<string, unknown> = {}): Promise<Row[]> {
+    const result = await this.#reader.query({
+      query: sql,
+      format: 'JSONEachRow',
+      query_id: `${name}-${randomUUID()}`,
+      query_params: params,
+      clickhouse_settings: { output_format_json_quote_64bit_integers: 0, max_query_size: '16777216' },
+    })
+    return result.json<Row>()
+  }
+
+  /** murmurHash3_32 of the id of every stored event, in no order. */
+  async hashesOfIds(each: (hash: number) => void): Promise<void> {
+    const result = await this.#reader.exec({
+      query: 'SELECT murmurHash3_32(id) FROM events FORMAT RowBinary',
+      clickhouse_settings: { max_threads: 1, max_execution_time: 0 },
+    })
+    let rest: Buffer = Buffer.alloc(0)
+    for await (const chunk of result.stream as AsyncIterable<Buffer>) {
+      const bytes = rest.length > 0 ? Buffer.concat([rest, chunk]) : chunk
+      const end = bytes.length - (bytes.length % 4)
+      for (let at = 0; at < end; at += 4) each(bytes.readUInt32LE(at))
+      rest = bytes.subarray(end)
+    }
+  }
+
+  async ping(): Promise<boolean> {
+    const result = await this.#reader.ping()
+    return result.success
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([this.#reader.close(), this.writer.close(), this.admin.close()])
+  }
+}
+
+function parseRows<Row>(text: string): Row[] {
+  const lines = text.split('\n')
+  const names = JSON.parse(lines[0] ?? '[]') as string[]
+  const rows: Row[] = []
+  for (let i = 1; i < lines.length; i++) {
+    const line = lines[i]
+    if (!line) continue
+    const values = JSON.parse(line) as unknown[]
+    rows.push(Object.fromEntries(names.map((name, at) => [name, values[at]])) as Row)
+  }
+  return rows
+}
+
+/** An instant as text, the one form that every ClickHouse parser of DateTime64(3, 'UTC') reads. */
+export const dateTime64 = (instant: number): string => new Date(instant).toISOString().slice(0, 23).replace('T', ' ')
+
+/** Turns what the client throws into an answer that shows no SQL and no server text. */
+export function asApiError(error: unknown): unknown {
+  if (error instanceof ApiError) return error
+  if (error instanceof ClickHouseError) {
+    const reason = TOO_EXPENSIVE[error.code]
+    if (reason) {
+      return new ApiError(400, 'too_expensive', `This question ${reason}; ask for a shorter range or fewer filters.`, { cause: error })
+    }
+    // 202 too many simultaneous queries, 209/210 network, 242 read only, 243 no space, 252 too many parts, ...
+    return unavailable('The analytics store cannot answer right now.', 1, error)
+  }
+  return unavailable('The analytics store is out of reach.', 1, error)
+}

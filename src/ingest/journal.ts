@@ -1,0 +1,56 @@
+/**
+ * A group of events is written to disk before it is sent to ClickHouse and removed when ClickHouse has it. An insert that
+ * was cut off half way (some tables written, others not) is sent again from here with the same deduplication token, and
+ * ClickHouse completes exactly what is missing. This is what makes "raw equals rollups" hold through a crash.
+ *
+ * Files are not fsynced: they survive the death of the processes, not a power cut (nor do ClickHouse's own parts, by
+ * default).
+ */
+import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+
+/** One insert: rows as JSONCompactEachRow text, and the token that makes repeating it harmless. */
+export interface Insert {
+  readonly token: string
+  readonly table: string
+  readonly columns: readonly string[]
+  readonly rows: string
+}
+
+export class Journal {
+  readonly #directory: string
+
+  private constructor(directory: string) {
+    this.#directory = directory
+  }
+
+  static async open(dataDir: string): Promise<Journal> {
+    const directory = join(dataDir, 'journal')
+    await mkdir(directory, { recursive: true, mode: 0o700 })
+    return new Journal(directory)
+  }
+
+  /** Inserts that an earlier run did not see through, in the order they were made; half-written files were never sent. */
+  async pending(): Promise<Array<{ name: string; inserts: Insert[] }>> {
+    const names = (await readdir(this.#directory)).sort()
+    const found = []
+    for (const name of names) {
+      if (!name.endsWith('.json')) await rm(join(this.#directory, name), { force: true })
+      else found.push({ name, inserts: JSON.parse(await readFile(join(this.#directory, name), 'utf8')) as Insert[] })
+    }
+    return found
+  }
+
+  /** @returns the name under which to remove it; names sort by time */
+  async write(inserts: readonly Insert[]): Promise<string> {
+    const name = `${String(Date.now()).padStart(15, '0')}-${inserts[0]?.token}.json`
+    const path = join(this.#directory, name)
+    await writeFile(`${path}.part`, JSON.stringify(inserts), { mode: 0o600 })
+    await rename(`${path}.part`, path)
+    return name
+  }
+
+  async remove(name: string): Promise<void> {
+    await rm(join(this.#directory, name), { force: true })
+  }
+}

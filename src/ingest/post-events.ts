@@ -1,0 +1,183 @@
+/** POST /analytics/events: a batch of events, as a JSON array or NDJSON, plain or gzip. */
+import { createHash, randomUUID } from 'node:crypto'
+import { promisify } from 'node:util'
+import { gunzip } from 'node:zlib'
+import type { Context } from 'hono'
+import type { Principal } from '../http/auth.ts'
+import { ApiError, badRequest, unavailable } from '../http/errors.ts'
+import { checkEvent, type Event } from './event.ts'
+import type { Answers } from './answers.ts'
+import type { Receipt, Rejection, Writer } from './writer.ts'
+
+export const MAX_EVENTS = 10_000
+export const MAX_BYTES = 8 * 1_048_576
+
+const unzip = promisify(gunzip)
+
+export interface Ingestion {
+  readonly writer: Writer
+  readonly answers: Answers
+  readonly clock: () => number
+  readonly futureToleranceMs: number
+  /** Bytes of request bodies that may be in memory at once. */
+  readonly memory: Budget
+}
+
+/** A bounded resource: what does not fit is refused at once, so that memory stays bounded under any load. */
+export class Budget {
+  #left: number
+  constructor(size: number) {
+    this.#left = size
+  }
+
+  take(amount: number): void {
+    if (amount > this.#left) throw unavailable('Too many events are waiting to be stored.', 1)
+    this.#left -= amount
+  }
+
+  give(amount: number): void {
+    this.#left += amount
+  }
+}
+
+export async function postEvents(c: Context, principal: Principal, ingestion: Ingestion) {
+  const key = idempotencyKey(c.req.header('Idempotency-Key'))
+  const format = formatOf(c.req.header('Content-Type'))
+  const encoding = c.req.header('Content-Encoding')?.trim().toLowerCase() ?? 'identity'
+  if (encoding !== 'identity' && encoding !== 'gzip') {
+    throw new ApiError(415, 'unsupported_media_type', 'Content-Encoding may be gzip or identity.', {
+      headers: { 'Accept-Encoding': 'gzip, identity' },
+    })
+  }
+  // A body is held at most three times: as bytes, as text, as events.
+  const reserved = 3 * (encoding === 'gzip' ? MAX_BYTES : Number(c.req.header('Content-Length') ?? MAX_BYTES) || 0)
+  if (reserved > 3 * MAX_BYTES) throw tooLarge()
+  ingestion.memory.take(reserved)
+  try {
+    const body = await readBody(c, encoding)
+    if (key === undefined) return await store(body, format, principal, ingestion)
+    return await ingestion.answers.once(principal.tenant, key, sha256(body), (answer) =>
+      store(body, format, principal, ingestion, answer),
+    )
+  } finally {
+    ingestion.memory.give(reserved)
+  }
+}
+
+async function store(
+  body: Buffer,
+  format: Format,
+  { tenant, assistants }: Principal,
+  { writer, clock, futureToleranceMs }: Ingestion,
+  answer?: { key: string; body: string },
+): Promise<Receipt> {
+  const latest = clock() + futureToleranceMs
+  const events: Array<{ index: number; event: Event }> = []
+  const rejected: Rejection[] = []
+  let index = 0
+  // A repeated request must not count events without ids twice, even if its answer was lost: their ids follow its key.
+  const madeUpId = answer ? () => sha256(`${answer.key}\0${index}`).slice(0, 32) : randomUUID
+  for (const value of values(body, format)) {
+    if (index >= MAX_EVENTS) {
+      throw new ApiError(413, 'too_many_events', `A request may hold ${MAX_EVENTS} events.`)
+    }
+    const event = value instanceof Error ? value.message : checkEvent(value, latest, madeUpId)
+    if (typeof event === 'string') rejected.push({ index, message: event })
+    else if (assistants && !assistants.includes(event.assistant)) {
+      rejected.push({ index, message: 'the token does not reach this assistant' })
+    } else events.push({ index, event })
+    index++
+  }
+  if (index === 0) throw badRequest([{ parameter: 'body', message: 'holds no event' }], 'The body cannot be used.')
+  return writer.submit({ tenant, events, rejected, answer })
+}
+
+type Format = 'array' | 'lines'
+
+function formatOf(contentType: string | undefined): Format {
+  const type = contentType?.split(';')[0]?.trim().toLowerCase()
+  switch (type) {
+    case 'application/json':
+      return 'array'
+    case 'application/x-ndjson':
+    case 'application/ndjson':
+    case 'application/jsonl':
+    case 'application/x-jsonlines':
+      return 'lines'
+    default:
+      throw new ApiError(
+        415,
+        'unsupported_media_type',
+        'Content-Type wants application/json (an array of events) or application/x-ndjson (an event a line).',
+      )
+  }
+}
+
+/** The JSON values of a body; a line that is no JSON is an Error in its place, a body that is none is a 400. */
+function* values(body: Buffer, format: Format): Generator<unknown> {
+  let text: string
+  try {
+    text = new TextDecoder('utf-8', { fatal: true }).decode(body)
+  } catch {
+    throw badRequest([{ parameter: 'body', message: 'is not UTF-8' }], 'The body cannot be used.')
+  }
+  if (format === 'array') {
+    let parsed: unknown
+    try {
+      parsed = JSON.parse(text)
+    } catch {
+      throw badRequest(
+        [{ parameter: 'body', message: 'is not JSON; an event a line wants Content-Type: application/x-ndjson' }],
+        'The body cannot be used.',
+      )
+    }
+    if (Array.isArray(parsed)) yield* parsed as unknown[]
+    else yield parsed
+    return
+  }
+  for (let from = 0; from < text.length; ) {
+    const end = text.indexOf('\n', from)
+    const line = text.slice(from, end === -1 ? text.length : end)
+    from = end === -1 ? text.length : end + 1
+    if (line.trim() === '') continue
+    let value: unknown
+    try {
+      value = JSON.parse(line)
+    } catch {
+      value = new Error('is not JSON')
+    }
+    yield value
+  }
+}
+
+async function readBody(c: Context, encoding: string): Promise<Buffer> {
+  const chunks: Uint8Array[] = []
+  let size = 0
+  for await (const chunk of c.req.raw.body ?? []) {
+    size += chunk.byteLength
+    if (size > MAX_BYTES) throw tooLarge()
+    chunks.push(chunk)
+  }
+  const body = Buffer.concat(chunks)
+  if (encoding === 'identity') return body
+  try {
+    return await unzip(body, { maxOutputLength: MAX_BYTES })
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ERR_BUFFER_TOO_LARGE') throw tooLarge()
+    throw badRequest([{ parameter: 'body', message: 'is not gzip' }], 'The body cannot be used.')
+  }
+}
+
+const tooLarge = () => new ApiError(413, 'too_large', `A body may hold ${MAX_BYTES} bytes, after decompression too.`)
+
+/** The Idempotency-Key header, after draft-ietf-httpapi-idempotency-key-header; quotes around it are optional. */
+function idempotencyKey(header: string | undefined): string | undefined {
+  if (header === undefined) return undefined
+  const key = /^"(.*)"$/.exec(header)?.[1] ?? header
+  if (!/^[\x21-\x7e]{1,255}$/.test(key)) {
+    throw badRequest([{ parameter: 'Idempotency-Key', message: 'wants 1 to 255 visible ASCII characters' }])
+  }
+  return key
+}
+
+const sha256 = (data: Buffer | string) => createHash('sha256').update(data).digest('hex')

@@ -1,0 +1,432 @@
+/**
+ * The one lane through which events are stored. Batches of many callers are grouped; each group is checked against what is
+ * stored, journalled, and inserted as one block with one token. Because groups follow each other, an id is either in an
+ * earlier group, in this one, or new: that is what makes counting exactly once possible at all.
+ */
+import type { ClickHouseSettings } from '@clickhouse/client'
+import { randomUUID } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { lateLevels } from '../analytics/levels.ts'
+import { dateTime64, type Store } from '../clickhouse/store.ts'
+import { unavailable } from '../http/errors.ts'
+import type { NameKind, Names } from '../names.ts'
+import type { Seals } from './seals.ts'
+import type { Event } from './event.ts'
+import { IdFilter, idHash } from './id-filter.ts'
+import type { Insert, Journal } from './journal.ts'
+
+export interface Rejection {
+  /** Position in the caller's batch, from 0. */
+  index: number
+  message: string
+}
+
+/** What became of a batch; accepted + duplicates + rejected.length is its size. */
+export interface Receipt {
+  accepted: number
+  duplicates: number
+  rejected: Rejection[]
+}
+
+/** A batch of one tenant: checked events with their positions, and what was refused already. */
+export interface Batch {
+  readonly tenant: string
+  readonly events: ReadonlyArray<{ index: number; event: Event }>
+  readonly rejected: readonly Rejection[]
+  /** Remembers the receipt under an Idempotency-Key, in the same journalled step as the events. */
+  readonly answer?: { key: string; body: string } | undefined
+}
+
+interface Waiting {
+  readonly batch: Batch
+  readonly resolve: (receipt: Receipt) => void
+  readonly reject: (error: unknown) => void
+  readonly since: number
+}
+
+/** Rows a group holds at most: one block of ClickHouse, so that the insert is one atomic part. */
+const MAX_GROUP_EVENTS = 50_000
+/** Look-ups go in slices, to keep each query's parameters small. */
+const LOOKUP_SLICE = 2_000
+const SEAL_CHECK_MS = 5_000
+/** A caller waits this long for its batch to be stored, then is told to come back; what is journalled is stored all the same. */
+const PATIENCE_MS = 10_000
+
+const EVENT_COLUMNS = [
+  'tenant',
+  'timestamp',
+  'id',
+  'event_type',
+  'assistant',
+  'user',
+  'assistant_no',
+  'user_no',
+  'cost_nanos',
+  'input_tokens',
+  'output_tokens',
+  'model',
+  'trace_id',
+  'metadata',
+  'late_levels',
+] as const
+
+/** One block, one token, every view: see clickhouse/002_events.sql. */
+const INSERT_SETTINGS: ClickHouseSettings = {
+  async_insert: 0,
+  insert_deduplicate: 1,
+  deduplicate_blocks_in_dependent_materialized_views: 1,
+  max_insert_block_size: '1048576',
+  min_insert_block_size_rows: '1048576',
+  min_insert_block_size_bytes: '1073741824',
+  input_format_parallel_parsing: 0,
+  optimize_on_insert: 0,
+  parallel_view_processing: 1,
+  max_execution_time: 60,
+  wait_end_of_query: 1,
+}
+
+export interface WriterOptions {
+  store: Store
+  names: Names
+  journal: Journal
+  seals: Seals
+  filterMegabytes: number
+  onCommit?: (tenants: ReadonlySet<number>, events: readonly Event[]) => void
+  log: (level: 'info' | 'warn' | 'error', message: string, fields?: Record<string, unknown>) => void
+}
+
+export class Writer {
+  readonly #options: WriterOptions
+  readonly #filter: IdFilter
+  readonly #queue: Waiting[] = []
+  /** Highest number handed out, by tenant and kind. */
+  readonly #lastNumber = new Map<string, number>()
+  #wake: () => void = () => {}
+  #closing = false
+  #running: Promise<void> | undefined
+  /** False while a journalled group cannot be stored: nothing may pass it, so new batches are refused at once. */
+  #healthy = true
+
+  constructor(options: WriterOptions) {
+    this.#options = options
+    this.#filter = new IdFilter(options.filterMegabytes)
+  }
+
+  /** Completes what an earlier run left half done, then starts taking batches. */
+  async start(): Promise<void> {
+    for (const { name, inserts } of await this.#options.journal.pending()) {
+      this.#options.log('warn', 'completing an insert of an earlier run', { name })
+      await this.#insertUntilStored(inserts)
+      await this.#options.journal.remove(name)
+    }
+    await this.#options.seals.load()
+    this.#running = this.#run()
+    void this.#loadFilter()
+  }
+
+  /** Events waiting or being stored, for health figures. */
+  get queued(): number {
+    return this.#queue.reduce((sum, { batch }) => sum + batch.events.length, 0)
+  }
+
+  get healthy(): boolean {
+    return this.#healthy
+  }
+
+  /**
+   * Stores a batch. Resolves when every accepted event is written in ClickHouse, in all tables.
+   * @throws ApiError 503 where that cannot be said within PATIENCE_MS; the batch may or may not be stored by then, and
+   * sending it again with the same ids is safe
+   */
+  submit(batch: Batch): Promise<Receipt> {
+    if (this.#closing) throw unavailable('The service is shutting down.', 2)
+    if (!this.#healthy) throw unavailable('Events cannot be stored right now.', 2)
+    return new Promise((resolve, reject) => {
+      this.#queue.push({ batch, resolve, reject, since: performance.now() })
+      this.#wake()
+    })
+  }
+
+  /** Stores what is queued and stops. */
+  async close(): Promise<void> {
+    this.#closing = true
+    this.#wake()
+    await Promise.race([this.#running, sleep(PATIENCE_MS, undefined, { ref: false })])
+  }
+
+  async #run(): Promise<void> {
+    let sealAt = 0
+    while (!this.#closing || this.#queue.length > 0) {
+      if (performance.now() >= sealAt && !this.#closing) {
+        // While spans are due they follow each other, but callers that wait go first.
+        const more = await this.#seal()
+        sealAt = performance.now() + (more ? 0 : SEAL_CHECK_MS)
+      }
+      if (this.#queue.length === 0) {
+        await this.#nextBatch(sealAt - performance.now())
+        continue
+      }
+      const group = this.#takeGroup()
+      if (group.length > 0) await this.#storeGroup(group)
+    }
+  }
+
+  #takeGroup(): Waiting[] {
+    const group: Waiting[] = []
+    let events = 0
+    const tooOld = performance.now() - PATIENCE_MS
+    while (this.#queue.length > 0) {
+      const next = this.#queue[0] as Waiting
+      if (group.length > 0 && events + next.batch.events.length > MAX_GROUP_EVENTS) break
+      this.#queue.shift()
+      if (next.since < tooOld) {
+        next.reject(unavailable('Events cannot be stored right now.', 2))
+        continue
+      }
+      group.push(next)
+      events += next.batch.events.length
+    }
+    return group
+  }
+
+  async #storeGroup(group: readonly Waiting[]): Promise<void> {
+    // A caller is not kept waiting for ever; its events may still be on their way, and its retry will find them.
+    const impatient = setTimeout(() => {
+      for (const { reject } of group) reject(unavailable('Events cannot be stored right now.', 2))
+      this.#healthy = false
+    }, PATIENCE_MS)
+    try {
+      const { inserts, receipts, events, tenants } = await this.#prepare(group)
+      if (inserts.length > 0) {
+        const name = await this.#options.journal.write(inserts)
+        await this.#insertUntilStored(inserts)
+        for (const event of events) this.#filter.addHash(idHash(event.id))
+        this.#options.onCommit?.(tenants, events)
+        await this.#options.journal.remove(name)
+      }
+      group.forEach(({ resolve }, at) => resolve(receipts[at] as Receipt))
+      this.#healthy = true
+    } catch (error) {
+      // Nothing was journalled, so nothing of this group will be stored.
+      this.#options.log('error', 'a group of events could not be prepared', { error: String(error) })
+      for (const { reject } of group) reject(unavailable('Events cannot be stored right now.', 2, error))
+      await sleep(200)
+    } finally {
+      clearTimeout(impatient)
+    }
+  }
+
+  /** Decides about every event of a group and writes out the rows to insert. */
+  async #prepare(group: readonly Waiting[]) {
+    const { seals } = this.#options
+    const tenantNumbers = await this.#numbersOf(0, 'tenant', group.map(({ batch }) => batch.tenant))
+    const byTenant = new Map<number, Array<{ event: Event; index: number; receipt: Receipt }>>()
+    const receipts = group.map(({ batch }) => {
+      const receipt: Receipt = { accepted: 0, duplicates: 0, rejected: [...batch.rejected] }
+      const tenant = tenantNumbers.get(batch.tenant) as number
+      const list = byTenant.get(tenant) ?? []
+      for (const { event, index } of batch.events) list.push({ event, index, receipt })
+      byTenant.set(tenant, list)
+      return receipt
+    })
+
+    const fresh: Event[] = []
+    const lines: string[] = []
+    for (const [tenant, items] of byTenant) {
+      const stored = await this.#storedEvents(tenant, items.map(({ event }) => event.id))
+      const seen = new Map<string, Event>()
+      const added: Event[] = []
+      for (const { event, index, receipt } of items) {
+        const twin = seen.get(event.id) ?? stored.get(event.id)
+        if (!twin) {
+          seen.set(event.id, event)
+          added.push(event)
+          receipt.accepted++
+        } else if (sameContent(twin, event)) receipt.duplicates++
+        else receipt.rejected.push({ index, message: 'id was used before for an event with other content' })
+      }
+      const assistants = await this.#numbersOf(tenant, 'assistant', added.map(({ assistant }) => assistant))
+      const users = await this.#numbersOf(tenant, 'user', added.map(({ user }) => user))
+      for (const event of added) {
+        lines.push(
+          toLine(
+            event,
+            tenant,
+            assistants.get(event.assistant) as number,
+            users.get(event.user) as number,
+            lateLevels(event.timestamp, seals.sealedUntil),
+          ),
+        )
+        fresh.push(event)
+      }
+    }
+    for (const receipt of receipts) receipt.rejected.sort((a, b) => a.index - b.index)
+
+    const inserts: Insert[] = []
+    const token = randomUUID()
+    if (lines.length > 0) inserts.push({ token, table: 'events', columns: EVENT_COLUMNS, rows: lines.join('\n') })
+    const answers = group.flatMap(({ batch }, at) =>
+      batch.answer
+        ? [JSON.stringify([tenantNumbers.get(batch.tenant), batch.answer.key, batch.answer.body, JSON.stringify(receipts[at])])]
+        : [],
+    )
+    if (answers.length > 0) {
+      inserts.push({ token, table: 'answers', columns: ['tenant', 'key', 'body', 'answer'], rows: answers.join('\n') })
+    }
+    return { inserts, receipts, events: fresh, tenants: new Set(byTenant.keys()) }
+  }
+
+  /** Those of the ids that are stored, with their events. */
+  async #storedEvents(tenant: number, ids: readonly string[]): Promise<Map<string, Event>> {
+    const doubtful = ids.filter((id) => this.#filter.mayHold(idHash(id)))
+    const found = new Map<string, Event>()
+    for (let at = 0; at < doubtful.length; at += LOOKUP_SLICE) {
+      const rows = await this.#options.store.readInternal<Event>(
+        'events_by_id',
+        `SELECT id, event_type AS eventType, toUnixTimestamp64Milli(events.timestamp) AS timestamp, assistant, user,
+           cost_nanos AS costNanos, input_tokens AS inputTokens, output_tokens AS outputTokens, model,
+           trace_id AS traceId, metadata
+         FROM events WHERE tenant = {tenant:UInt32} AND id IN {ids:Array(String)}
+         SETTINGS min_table_rows_to_use_projection_index = 0`,
+        { tenant, ids: doubtful.slice(at, at + LOOKUP_SLICE) },
+      )
+      for (const row of rows) found.set(row.id, row)
+    }
+    return found
+  }
+
+  /** The number of each name; names seen for the first time get the next ones, written before anything uses them. */
+  async #numbersOf(tenant: number, kind: NameKind, all: readonly string[]): Promise<Map<string, number>> {
+    const { names, store } = this.#options
+    const result = new Map<string, number>()
+    const unknown: string[] = []
+    for (const name of all) {
+      if (result.has(name)) continue
+      const number = names.known(tenant, kind, name)
+      result.set(name, number ?? 0)
+      if (number === undefined) unknown.push(name)
+    }
+    const fresh: string[] = []
+    for (let at = 0; at < unknown.length; at += LOOKUP_SLICE) {
+      const slice = unknown.slice(at, at + LOOKUP_SLICE)
+      const numbers = await names.numbers(tenant, kind, slice)
+      slice.forEach((name, i) => (numbers[i] ? result.set(name, numbers[i]) : fresh.push(name)))
+    }
+    if (fresh.length > 0) {
+      const counter = `${tenant}/${kind}`
+      let last = this.#lastNumber.get(counter)
+      if (last === undefined) {
+        const [row] = await store.readInternal<{ last: number }>(
+          'names_last',
+          `SELECT max(number) AS last FROM names WHERE tenant = {tenant:UInt32} AND kind = {kind:String}`,
+          { tenant, kind },
+        )
+        last = row?.last ?? 0
+      }
+      const first = last + 1
+      // Numbers of a failed insert are not used again: it may have been written after all.
+      this.#lastNumber.set(counter, last + fresh.length)
+      await this.#insert({
+        token: randomUUID(),
+        table: 'names',
+        columns: ['tenant', 'kind', 'name', 'number'],
+        rows: fresh.map((name, i) => JSON.stringify([tenant, kind, name, first + i])).join('\n'),
+      })
+      fresh.forEach((name, i) => {
+        names.remember(tenant, kind, name, first + i)
+        result.set(name, first + i)
+      })
+    }
+    return result
+  }
+
+  async #insert({ token, table, columns, rows }: Insert): Promise<void> {
+    const { writer } = this.#options.store
+    const result = await writer.exec({
+      query: `INSERT INTO ${table} (${columns.join(', ')}) FORMAT JSONCompactEachRow\n${rows}`,
+      query_id: `insert_${table}-${randomUUID()}`,
+      clickhouse_settings: { ...INSERT_SETTINGS, insert_deduplication_token: token },
+    })
+    result.stream.resume()
+  }
+
+  /** Journalled inserts are sent until they are stored: nothing else can be known about them. */
+  async #insertUntilStored(inserts: readonly Insert[]): Promise<void> {
+    for (const insert of inserts) {
+      for (let wait = 50; ; wait = Math.min(wait * 2, 2_000)) {
+        try {
+          await this.#insert(insert)
+          break
+        } catch (error) {
+          this.#options.log('error', 'an insert failed and is sent again', { table: insert.table, error: String(error) })
+          await sleep(wait)
+        }
+      }
+    }
+  }
+
+  /** Waits for a batch, or until the time is up. */
+  #nextBatch(ms: number): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, Math.max(ms, 0))
+      timer.unref()
+      this.#wake = () => {
+        clearTimeout(timer)
+        resolve()
+      }
+    })
+  }
+
+  async #seal(): Promise<boolean> {
+    try {
+      return await this.#options.seals.advance()
+    } catch (error) {
+      this.#options.log('warn', 'sealing failed and is tried again', { error: String(error) })
+      return false
+    }
+  }
+
+  /** Fills the id filter with what earlier runs stored; until then every id is looked up. */
+  async #loadFilter(): Promise<void> {
+    while (!this.#closing && !this.#filter.isComplete) {
+      try {
+        await this.#options.store.hashesOfIds((hash) => this.#filter.addHash(hash))
+        this.#filter.complete()
+      } catch (error) {
+        this.#options.log('warn', 'the id filter could not be filled yet', { error: String(error) })
+        await sleep(1_000, undefined, { ref: false })
+      }
+    }
+  }
+}
+
+const sameContent = (a: Event, b: Event): boolean =>
+  a.timestamp === b.timestamp &&
+  a.eventType === b.eventType &&
+  a.assistant === b.assistant &&
+  a.user === b.user &&
+  a.costNanos === b.costNanos &&
+  a.inputTokens === b.inputTokens &&
+  a.outputTokens === b.outputTokens &&
+  a.model === b.model &&
+  a.traceId === b.traceId &&
+  a.metadata === b.metadata
+
+const toLine = (event: Event, tenant: number, assistant: number, user: number, late: number): string =>
+  JSON.stringify([
+    tenant,
+    dateTime64(event.timestamp),
+    event.id,
+    event.eventType,
+    event.assistant,
+    event.user,
+    assistant,
+    user,
+    event.costNanos,
+    event.inputTokens,
+    event.outputTokens,
+    event.model,
+    event.traceId,
+    event.metadata,
+    late,
+  ])

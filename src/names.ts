@@ -1,0 +1,87 @@
+/**
+ * Names and their numbers (clickhouse/001_names.sql). A number never changes, so both directions are cached for good, in
+ * bounded memory; only a name that is not known yet costs a query.
+ */
+import { LRUCache } from 'lru-cache'
+import type { Store } from './clickhouse/store.ts'
+
+export type NameKind = 'tenant' | 'assistant' | 'user'
+
+/** Tenants are named outside any tenant. */
+const NO_TENANT = 0
+
+interface NameRow {
+  name: string
+  number: number
+}
+
+export class Names {
+  readonly #store: Store
+  readonly #numbers = new LRUCache<string, number>({ max: 300_000 })
+  readonly #names = new LRUCache<string, string>({ max: 50_000 })
+
+  constructor(store: Store) {
+    this.#store = store
+  }
+
+  /** The tenant's number, or 0 where nothing was ever written for it. */
+  async tenant(name: string): Promise<number> {
+    const [number = 0] = await this.numbers(NO_TENANT, 'tenant', [name])
+    return number
+  }
+
+  /** The number of each name, in order; 0 where the name is unknown. */
+  async numbers(tenant: number, kind: NameKind, names: readonly string[]): Promise<number[]> {
+    const missing = [...new Set(names.filter((name) => !this.#numbers.get(key(tenant, kind, name))))]
+    const found = new Map<string, number>()
+    if (missing.length > 0) {
+      const rows = await this.#store.readInternal<NameRow>(
+        'names_by_name',
+        `SELECT name, min(number) AS number FROM names
+         WHERE tenant = {tenant:UInt32} AND kind = {kind:String} AND name IN {names:Array(String)} GROUP BY name`,
+        { tenant, kind, names: missing },
+      )
+      for (const row of rows) {
+        this.remember(tenant, kind, row.name, row.number)
+        found.set(row.name, row.number)
+      }
+    }
+    return names.map((name) => found.get(name) ?? this.#numbers.get(key(tenant, kind, name)) ?? 0)
+  }
+
+  /** The name of each number, as a map. Every number given must have been handed out. */
+  async names(tenant: number, kind: NameKind, numbers: readonly number[]): Promise<Map<number, string>> {
+    const result = new Map<number, string>()
+    const missing: number[] = []
+    for (const number of numbers) {
+      const name = this.#names.get(key(tenant, kind, number))
+      if (name === undefined) missing.push(number)
+      else result.set(number, name)
+    }
+    if (missing.length > 0) {
+      const rows = await this.#store.readInternal<NameRow>(
+        'names_by_number',
+        `SELECT name, number FROM names
+         WHERE tenant = {tenant:UInt32} AND kind = {kind:String} AND number IN {numbers:Array(UInt32)}`,
+        { tenant, kind, numbers: missing },
+      )
+      for (const row of rows) {
+        this.remember(tenant, kind, row.name, row.number)
+        result.set(row.number, row.name)
+      }
+    }
+    return result
+  }
+
+  /** The number of a name if it is in memory. */
+  known(tenant: number, kind: NameKind, name: string): number | undefined {
+    return this.#numbers.get(key(tenant, kind, name))
+  }
+
+  remember(tenant: number, kind: NameKind, name: string, number: number): void {
+    this.#numbers.set(key(tenant, kind, name), number)
+    this.#names.set(key(tenant, kind, number), name)
+  }
+}
+
+const key = (tenant: number, kind: NameKind, of: string | number) => `${tenant}\0${kind}\0${of}`

@@ -1,0 +1,125 @@
+/** The composition root: everything that makes up the service, put together once. */
+import { mkdir } from 'node:fs/promises'
+import { resolve } from 'node:path'
+import { ClickHouseLogLevel, createClient } from '@clickhouse/client'
+import { createApp } from './app.ts'
+import { startEmbedded, type EmbeddedServer } from './clickhouse/embedded.ts'
+import { migrate } from './clickhouse/migrate.ts'
+import { Store, type StoreOptions } from './clickhouse/store.ts'
+import { ConfigError, type Config } from './config.ts'
+import { createVerifier } from './http/auth.ts'
+import { loadLocalKey } from './http/local-key.ts'
+import { Answers } from './ingest/answers.ts'
+import { Journal } from './ingest/journal.ts'
+import { Budget } from './ingest/post-events.ts'
+import { Seals } from './ingest/seals.ts'
+import { Writer } from './ingest/writer.ts'
+import type { Log } from './log.ts'
+import { Names } from './names.ts'
+
+type Connection = Pick<StoreOptions, 'url' | 'reader' | 'writer' | 'admin'>
+
+/** A ClickHouse to work with; `stop` ends the embedded one and leaves a real server alone. */
+export interface ClickHouse extends Connection {
+  stop(): Promise<void>
+}
+
+/** The server that CLICKHOUSE_URL names, or the embedded one under DATA_DIR. */
+export async function openClickHouse(config: Config, log: Log): Promise<ClickHouse> {
+  if (config.CLICKHOUSE_URL !== undefined) {
+    const admin = { username: config.CLICKHOUSE_USER, password: config.CLICKHOUSE_PASSWORD }
+    const orAdmin = (username: string | undefined, password: string) => (username ? { username, password } : admin)
+    return {
+      url: config.CLICKHOUSE_URL,
+      admin,
+      reader: orAdmin(config.CLICKHOUSE_READER_USER, config.CLICKHOUSE_READER_PASSWORD),
+      writer: orAdmin(config.CLICKHOUSE_WRITER_USER, config.CLICKHOUSE_WRITER_PASSWORD),
+      stop: () => Promise.resolve(),
+    }
+  }
+  if (config.CLICKHOUSE_DATABASE !== 'analytics') {
+    throw new ConfigError('bad settings: CLICKHOUSE_DATABASE goes with CLICKHOUSE_URL; the embedded one is called analytics')
+  }
+  const dataDir = resolve(config.DATA_DIR)
+  await mkdir(dataDir, { recursive: true })
+  const server: EmbeddedServer = await startEmbedded({ dataDir, log })
+  return { url: server.url, admin: server.admin, reader: server.reader, writer: server.writer, stop: () => server.stop() }
+}
+
+export interface ServiceOptions {
+  config: Config
+  clickhouse: ClickHouse
+  database: string
+  log: Log
+  /** Epoch milliseconds; tests fix it. */
+  clock?: () => number
+}
+
+/** Brings the database up to this build; safe to run from several services at once. */
+export async function migrateDatabase(clickhouse: Connection, database: string, log: Log) {
+  const admin = createClient({
+    url: clickhouse.url,
+    ...clickhouse.admin,
+    request_timeout: 600_000,
+    log: { level: ClickHouseLogLevel.OFF },
+  })
+  try {
+    return await migrate({ client: admin, database, log })
+  } finally {
+    await admin.close()
+  }
+}
+
+/** Migrates the database and builds the service on it. */
+export async function createService({ config, clickhouse, database, log, clock = Date.now }: ServiceOptions) {
+  const dataDir = resolve(config.DATA_DIR)
+  await migrateDatabase(clickhouse, database, log)
+  const store = new Store({
+    ...clickhouse,
+    database,
+    queryTimeoutSeconds: config.QUERY_TIMEOUT_SECONDS,
+    queryMemoryMb: config.QUERY_MEMORY_MB,
+  })
+  const localKey = config.localKey ? await loadLocalKey(dataDir) : undefined
+  const names = new Names(store)
+  const seals = new Seals(store, clock)
+  const writer = new Writer({
+    store,
+    names,
+    seals,
+    log,
+    journal: await Journal.open(dataDir),
+    filterMegabytes: config.ID_FILTER_MB,
+  })
+  await writer.start()
+  const app = createApp({
+    store,
+    names,
+    seals,
+    clock,
+    log,
+    verifier: createVerifier(config, {
+      ...(localKey ? { localKey } : {}),
+      onKeyFetchError: (error) => log('warn', 'the key set could not be fetched', { error: String(error) }),
+    }),
+    ingestion: {
+      writer,
+      clock,
+      answers: new Answers(store, names),
+      futureToleranceMs: config.FUTURE_TOLERANCE_SECONDS * 1000,
+      memory: new Budget(config.INGEST_QUEUE_MB * 1_048_576),
+    },
+  })
+  return {
+    app,
+    store,
+    writer,
+    seals,
+    names,
+    localKey,
+    async close() {
+      await writer.close()
+      await store.close()
+    },
+  }
+}
