@@ -201,6 +201,13 @@ describe('who may do what', () => {
     expect(await answers(server.url)).toBe(true)
   })
 
+  test('a password that is missing from the environment is no empty password', async () => {
+    const users = await readFile(new URL('../../clickhouse/users.xml', import.meta.url), 'utf8')
+    const elements = users.match(/<password .*/g)
+    expect(elements).toHaveLength(3)
+    for (const element of elements ?? []) expect(element).toMatch(/ from_env="\w+" optional="true"\/>$/)
+  })
+
   test('a wrong password opens nothing', async () => {
     const { username } = server.reader
     expect(await as({ username, password: '' }, 'SELECT 1')).toContain('AUTHENTICATION_FAILED')
