@@ -15,8 +15,10 @@ import { snapshots } from './analytics/snapshots.ts'
 import type { Scope } from './analytics/totals.ts'
 import { usersTop } from './analytics/users-top.ts'
 import type { Store } from './clickhouse/store.ts'
+import type { AnswerCache, Kept } from './http/answer-cache.ts'
 import { requireScope, type Principal, type Verifier } from './http/auth.ts'
 import { ApiError, errorBody } from './http/errors.ts'
+import type { TenantLimits } from './http/limits.ts'
 import { postEvents, type Ingestion } from './ingest/post-events.ts'
 import type { Seals } from './ingest/seals.ts'
 import type { Log } from './log.ts'
@@ -28,6 +30,8 @@ export interface AppParts {
   readonly seals: Seals
   readonly verifier: Verifier
   readonly ingestion: Ingestion
+  readonly cache: AnswerCache
+  readonly limits: TenantLimits
   readonly clock: () => number
   readonly log: Log
 }
@@ -64,7 +68,20 @@ export function createApp(parts: AppParts) {
       ms: Math.round((performance.now() - started) * 10) / 10,
     })
   })
-  app.use(secureHeaders({ crossOriginResourcePolicy: 'same-origin', xFrameOptions: 'DENY' }))
+  app.use(
+    secureHeaders({
+      contentSecurityPolicy: { defaultSrc: ["'none'"], frameAncestors: ["'none'"] },
+      // The rest is about pages and old browsers; every answer here is data.
+      crossOriginOpenerPolicy: false,
+      originAgentCluster: false,
+      strictTransportSecurity: false,
+      xDnsPrefetchControl: false,
+      xDownloadOptions: false,
+      xFrameOptions: false,
+      xPermittedCrossDomainPolicies: false,
+      xXssProtection: false,
+    }),
+  )
 
   for (const [path, definition] of Object.entries(ENDPOINTS)) {
     app.get(path, (c) => answer(c, definition as unknown as Endpoint<v.ObjectEntries>, parts))
@@ -72,6 +89,7 @@ export function createApp(parts: AppParts) {
   app.post('/analytics/events', async (c) => {
     const principal = await parts.verifier.verify(c.req.header('Authorization'))
     requireScope(principal, 'analytics:write')
+    for (const [name, value] of Object.entries(parts.limits.count(principal.tenant))) c.header(name, value)
     const unknown = [...new URL(c.req.url).searchParams.keys()]
     if (unknown.length > 0) readParameters({}, new URL(c.req.url).searchParams)
     return c.json({ success: true, data: await postEvents(c, principal, parts.ingestion) })
@@ -87,20 +105,48 @@ export function createApp(parts: AppParts) {
   return app
 }
 
-async function answer<E extends v.ObjectEntries>(c: Context<Env>, { parameters, answer: find }: Endpoint<E>, parts: AppParts) {
+async function answer<E extends v.ObjectEntries>(
+  c: Context<Env>,
+  definition: Endpoint<E>,
+  parts: AppParts,
+): Promise<Response> {
   const principal = await parts.verifier.verify(c.req.header('Authorization'))
   requireScope(principal, 'analytics:read')
-  const given = readParameters(parameters, new URL(c.req.url).searchParams)
-  const { assistant, user } = given as { assistant?: string[]; user?: string[] }
-  const result = await find({
-    store: parts.store,
-    names: parts.names,
-    scope: await scopeOf(c, principal, assistant, user, parts),
-    now: parts.clock(),
-    parameters: given,
-    accept: c.req.header('Accept'),
+  for (const [name, value] of Object.entries(parts.limits.count(principal.tenant))) c.header(name, value)
+
+  const now = parts.clock()
+  const url = new URL(c.req.url)
+  const accept = c.req.header('Accept')
+  const key = JSON.stringify([principal.tenant, principal.assistants, url.pathname, url.search, accept])
+  const kept = parts.cache.get(key, now)
+  if (kept) return revalidated(c, kept)
+
+  const given = readParameters(definition.parameters, url.searchParams)
+  return parts.limits.run(principal.tenant, async () => {
+    const { assistant, user } = given as { assistant?: string[]; user?: string[] }
+    const scope = await scopeOf(c, principal, assistant, user, parts)
+    const question = { store: parts.store, names: parts.names, scope, now, parameters: given, accept }
+    const streamed = await definition.stream?.(question)
+    if (streamed) return streamed
+    const found = await parts.cache.find(key, scope.tenant, now, c.req.raw.signal, async (signal) => {
+      const { covers, ...rest } = await definition.answer({ ...question, scope: { ...scope, signal } })
+      return { covers, body: JSON.stringify({ success: true, ...rest }) }
+    })
+    return revalidated(c, found)
   })
-  return result instanceof Response ? result : c.json({ success: true, ...result })
+}
+
+/** 304 where the caller has the answer already, else the answer. Late events can change any range, so: `no-cache`. */
+function revalidated(c: Context<Env>, { body, etag }: Kept): Response {
+  c.header('ETag', etag)
+  c.header('Cache-Control', 'private, no-cache')
+  c.header('Vary', 'Authorization, Accept')
+  const known = c.req.header('If-None-Match')
+  if (known && (known === '*' || known.split(',').some((tag) => tag.trim().replace(/^W\//, '') === etag))) {
+    return c.body(null, 304)
+  }
+  c.header('Content-Type', 'application/json')
+  return c.body(body)
 }
 
 /** What the question is about: the filters it names, cut down to what the token may see. */

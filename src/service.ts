@@ -7,8 +7,10 @@ import { startEmbedded, type EmbeddedServer } from './clickhouse/embedded.ts'
 import { migrate } from './clickhouse/migrate.ts'
 import { Store, type StoreOptions } from './clickhouse/store.ts'
 import { ConfigError, type Config } from './config.ts'
+import { AnswerCache } from './http/answer-cache.ts'
 import { createVerifier } from './http/auth.ts'
 import { loadLocalKey } from './http/local-key.ts'
+import { TenantLimits } from './http/limits.ts'
 import { Answers } from './ingest/answers.ts'
 import { Journal } from './ingest/journal.ts'
 import { Budget } from './ingest/post-events.ts'
@@ -16,6 +18,9 @@ import { Seals } from './ingest/seals.ts'
 import { Writer } from './ingest/writer.ts'
 import type { Log } from './log.ts'
 import { Names } from './names.ts'
+
+/** Instances that share a server agree within this time. */
+const SHARED_MAX_AGE_MS = 2_000
 
 type Connection = Pick<StoreOptions, 'url' | 'reader' | 'writer' | 'admin'>
 
@@ -82,6 +87,8 @@ export async function createService({ config, clickhouse, database, log, clock =
   })
   const localKey = config.localKey ? await loadLocalKey(dataDir) : undefined
   const names = new Names(store)
+  // Another instance on the same server may store events that this one does not see.
+  const cache = new AnswerCache(config.CACHE_MB, config.CLICKHOUSE_URL === undefined ? Infinity : SHARED_MAX_AGE_MS)
   const seals = new Seals(store, clock)
   const writer = new Writer({
     store,
@@ -90,6 +97,7 @@ export async function createService({ config, clickhouse, database, log, clock =
     log,
     journal: await Journal.open(dataDir),
     filterMegabytes: config.ID_FILTER_MB,
+    onStored: (tenant, timestamps) => cache.stored(tenant, timestamps),
   })
   await writer.start()
   const app = createApp({
@@ -98,6 +106,8 @@ export async function createService({ config, clickhouse, database, log, clock =
     seals,
     clock,
     log,
+    cache,
+    limits: new TenantLimits(config.RATE_LIMIT_PER_SECOND, config.MAX_CONCURRENT_QUERIES),
     verifier: createVerifier(config, {
       ...(localKey ? { localKey } : {}),
       onKeyFetchError: (error) => log('warn', 'the key set could not be fetched', { error: String(error) }),

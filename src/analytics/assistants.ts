@@ -53,7 +53,7 @@ export const assistants = endpoint({
     const all = list.reduce((sum, { total }) => sum + total, 0)
     for (const entry of list) entry.share = all === 0 ? 0 : entry.total / all
     list.sort((a, b) => b.total - a.total || Buffer.compare(Buffer.from(a.assistant), Buffer.from(b.assistant)))
-    return { data: list }
+    return { covers: { from: before.from, to: endDate }, data: list }
   },
 })
 
@@ -81,8 +81,8 @@ function perAssistant(store: Store, scope: Scope, ranges: readonly Range[]) {
 }
 
 /** How many assistants had an event in the range. */
-export async function assistantsSeen(store: Store, scope: Scope, range: Range): Promise<number> {
-  const parts = cutAll([range], scope.users ? [] : scope.assistants ? ASSISTANT_LEVELS : FLEET_LEVELS, scope.sealedUntil)
+export async function assistantsSeen(store: Store, scope: Scope, within: Range): Promise<number> {
+  const parts = cutAll([within], scope.users ? [] : scope.assistants ? ASSISTANT_LEVELS : FLEET_LEVELS, scope.sealedUntil)
   const raw = `
     SELECT groupBitmapState(assistant_no) AS assistants FROM events
     WHERE tenant = {tenant:UInt32} AND ${IN_RAW}${filters(scope)}` as const

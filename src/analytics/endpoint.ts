@@ -2,6 +2,7 @@ import type * as v from 'valibot'
 import type { Store } from '../clickhouse/store.ts'
 import type { Names } from '../names.ts'
 import type { Instant } from '../time/calendar.ts'
+import type { Range } from './levels.ts'
 import type { readParameters } from './parameters.ts'
 import type { Scope } from './totals.ts'
 
@@ -18,13 +19,19 @@ export interface Question<E extends v.ObjectEntries> {
   readonly accept: string | undefined
 }
 
-/** What goes into the envelope beside `success`, or a whole response where the answer is streamed. */
-export type Answer = { data: unknown; pagination?: unknown } | Response
+/** What goes into the envelope beside `success`, and the range of events that it depends on. */
+export interface Answer {
+  readonly data: unknown
+  readonly pagination?: unknown
+  readonly covers: Range
+}
 
 /** One GET endpoint: its parameters and its answer. */
 export interface Endpoint<E extends v.ObjectEntries> {
   readonly parameters: E
   answer(question: Question<E>): Promise<Answer>
+  /** Where the answer may be larger than memory: the response that streams it, or null to use `answer`. */
+  stream?(question: Question<E>): Promise<Response | null>
 }
 
 export const endpoint = <E extends v.ObjectEntries>(definition: Endpoint<E>): Endpoint<E> => definition

@@ -30,6 +30,7 @@ export const events = endpoint({
     const listed = rows.slice(0, size)
     const last = listed.at(-1)
     return {
+      covers: { from, to },
       data: listed.map(({ at, metadata, ...row }) => ({
         id: row.id,
         eventType: row.eventType,

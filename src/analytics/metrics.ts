@@ -12,6 +12,7 @@ export const metrics = endpoint({
     const entries = periodsBetween(parameters.period, startDate, endDate, timezone)
     const totals = await totalsOf(store, scope, 'metrics', entries)
     return {
+      covers: { from: startDate, to: endDate },
       data: entries.map((entry, at) => ({
         period: parameters.period,
         periodKey: entry.key,

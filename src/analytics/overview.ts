@@ -24,6 +24,8 @@ export const overview = endpoint({
     ])
     const { incomingMessages, outgoingMessages, tasksInitiated, tasksCompleted, total, ...rest } = toMetrics(whole)
     return {
+      // `realtime` and `computedAt` move on: the answer is never about a closed range.
+      covers: { from: Math.min(from, now - REALTIME_MS), to: Infinity },
       data: {
         period: parameters.period,
         startDate: toIso(from),

@@ -24,6 +24,7 @@ export const rolling = endpoint({
     ])
     const [metrics, previous] = [toMetrics(current), toMetrics(earlier)]
     return {
+      covers: { from: before, to: parameters.endDate ?? Infinity },
       data: {
         window: parameters.window,
         startDate: toIso(from),

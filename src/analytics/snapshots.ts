@@ -1,6 +1,6 @@
 /** GET /analytics/snapshots: one row a day, week or month, streamed in whatever format a BI tool reads. */
 import { ApiError } from '../http/errors.ts'
-import { periodsBetween, toIso, type PeriodPart } from '../time/calendar.ts'
+import { periodsBetween, toIso } from '../time/calendar.ts'
 import { endpoint, type Question } from './endpoint.ts'
 import { choice, common, period, range } from './parameters.ts'
 import { toMetrics, totalsOf, type Metrics } from './totals.ts'
@@ -50,16 +50,21 @@ export const snapshots = endpoint({
   parameters,
 
   async answer(question) {
-    const { startDate, endDate, timezone, period: unit } = question.parameters
+    const { startDate, endDate } = question.parameters
+    const { value } = await rowsOf(question).next()
+    return { covers: { from: startDate, to: endDate }, data: value ?? [] }
+  },
+
+  async stream(question) {
     const format = question.parameters.format ?? accepted(question.accept)
-    const entries = periodsBetween(unit, startDate, endDate, timezone)
-    const rows = rowsOf(question, entries)
+    if (format === 'json' && entriesOf(question).length <= ROWS_A_QUERY) return null
+    const rows = rowsOf(question)
     // The first rows are read before the status line is sent, so that a failing store is a 503 and not a broken file.
     const first = await rows.next()
-    const body = ReadableStream.from(written(format, first, rows))
-    return new Response(body as ReadableStream<Uint8Array>, {
+    return new Response(ReadableStream.from(written(format, first, rows)) as ReadableStream<Uint8Array>, {
       headers: {
         'Content-Type': `${MEDIA_TYPES[format]}; charset=utf-8`,
+        'Cache-Control': 'private, no-cache',
         ...(format === 'json' ? {} : { 'Content-Disposition': `attachment; filename="${filename(question, format)}"` }),
       },
     })
@@ -69,10 +74,12 @@ export const snapshots = endpoint({
 const filename = ({ parameters: { startDate, endDate, period: unit } }: Question<typeof parameters>, format: Format) =>
   `snapshots-${unit}-${toIso(startDate).slice(0, 10)}-${toIso(endDate).slice(0, 10)}.${format}`
 
-async function* rowsOf(
-  { store, scope, now, parameters: { period: unit } }: Question<typeof parameters>,
-  entries: readonly PeriodPart[],
-): AsyncGenerator<Snapshot[]> {
+const entriesOf = ({ parameters: { period: unit, startDate, endDate, timezone } }: Question<typeof parameters>) =>
+  periodsBetween(unit, startDate, endDate, timezone)
+
+async function* rowsOf(question: Question<typeof parameters>): AsyncGenerator<Snapshot[]> {
+  const { store, scope, now, parameters: { period: unit } } = question
+  const entries = entriesOf(question)
   for (let at = 0; at < entries.length; at += ROWS_A_QUERY) {
     const some = entries.slice(at, at + ROWS_A_QUERY)
     const totals = await totalsOf(store, scope, 'snapshots', some)

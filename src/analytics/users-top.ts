@@ -31,6 +31,7 @@ export const usersTop = endpoint({
     const rows = top.length === 0 ? [] : await details(store, scope, parts, top)
     const byUser = new Map(rows.map((row) => [row.user, row]))
     return {
+      covers: { from: startDate, to: endDate },
       data: top.flatMap(({ user, name }) => {
         const row = byUser.get(user)
         if (!row) return []
@@ -50,7 +51,7 @@ interface Ranked {
 const TIE_MARGIN = 1_000
 
 /** Who is on the list, in order. */
-async function ranking(store: Store, names: Names, scope: Scope, parts: Parts, limit: number) {
+async function ranking(store: Store, names: Names, scope: Scope, parts: Parts, places: number) {
   const raw = `
     SELECT user_no, toUInt64(1) AS events FROM events
     WHERE tenant = {tenant:UInt32} AND ${IN_RAW}${filters(scope)}` as const
@@ -61,15 +62,15 @@ async function ranking(store: Store, names: Names, scope: Scope, parts: Parts, l
   const source =
     parts.raw.length === 0 ? spans : parts.spans.length === 0 ? raw : (`${spans} UNION ALL ${raw}` as const)
   const totals = `SELECT user_no AS user, sum(events) AS total FROM (${source}) GROUP BY user_no` as const
-  const params = { ...partParams(parts, scope), limit, margin: limit + TIE_MARGIN }
+  const params = { ...partParams(parts, scope), limit: places, margin: places + TIE_MARGIN }
   const rows = await store.read<Ranked>(
     scope,
     'users_top',
     tenantSql(`${totals} ORDER BY total DESC LIMIT {margin:UInt32}`),
     params,
   )
-  const tied = rows[limit - 1]?.total
-  if (rows.length === limit + TIE_MARGIN && rows.at(-1)?.total === tied) {
+  const tied = rows[places - 1]?.total
+  if (rows.length === places + TIE_MARGIN && rows.at(-1)?.total === tied) {
     // More users tie for the last places than were read: let ClickHouse order them by name.
     return store.read<Ranked & { name: string }>(
       scope,
@@ -86,7 +87,7 @@ async function ranking(store: Store, names: Names, scope: Scope, parts: Parts, l
   return listed
     .map((row) => ({ ...row, name: nameOf.get(row.user) ?? '' }))
     .sort((a, b) => b.total - a.total || Buffer.compare(Buffer.from(a.name), Buffer.from(b.name)))
-    .slice(0, limit)
+    .slice(0, places)
 }
 
 /** All figures of the users on the list. */

@@ -91,7 +91,8 @@ export interface WriterOptions {
   journal: Journal
   seals: Seals
   filterMegabytes: number
-  onCommit?: (tenants: ReadonlySet<number>, events: readonly Event[]) => void
+  /** Told before the callers are: these events of a tenant are now in every table. */
+  onStored?: (tenant: number, timestamps: readonly number[]) => void
   log: (level: 'info' | 'warn' | 'error', message: string, fields?: Record<string, unknown>) => void
 }
 
@@ -196,12 +197,14 @@ export class Writer {
       this.#healthy = false
     }, PATIENCE_MS)
     try {
-      const { inserts, receipts, events, tenants } = await this.#prepare(group)
+      const { inserts, receipts, added } = await this.#prepare(group)
       if (inserts.length > 0) {
         const name = await this.#options.journal.write(inserts)
         await this.#insertUntilStored(inserts)
-        for (const event of events) this.#filter.addHash(idHash(event.id))
-        this.#options.onCommit?.(tenants, events)
+        for (const [tenant, events] of added) {
+          for (const event of events) this.#filter.addHash(idHash(event.id))
+          this.#options.onStored?.(tenant, events.map(({ timestamp }) => timestamp))
+        }
         await this.#options.journal.remove(name)
       }
       group.forEach(({ resolve }, at) => resolve(receipts[at] as Receipt))
@@ -230,24 +233,24 @@ export class Writer {
       return receipt
     })
 
-    const fresh: Event[] = []
+    const added = new Map<number, Event[]>()
     const lines: string[] = []
     for (const [tenant, items] of byTenant) {
       const stored = await this.#storedEvents(tenant, items.map(({ event }) => event.id))
       const seen = new Map<string, Event>()
-      const added: Event[] = []
+      const fresh: Event[] = []
       for (const { event, index, receipt } of items) {
         const twin = seen.get(event.id) ?? stored.get(event.id)
         if (!twin) {
           seen.set(event.id, event)
-          added.push(event)
+          fresh.push(event)
           receipt.accepted++
         } else if (sameContent(twin, event)) receipt.duplicates++
         else receipt.rejected.push({ index, message: 'id was used before for an event with other content' })
       }
-      const assistants = await this.#numbersOf(tenant, 'assistant', added.map(({ assistant }) => assistant))
-      const users = await this.#numbersOf(tenant, 'user', added.map(({ user }) => user))
-      for (const event of added) {
+      const assistants = await this.#numbersOf(tenant, 'assistant', fresh.map(({ assistant }) => assistant))
+      const users = await this.#numbersOf(tenant, 'user', fresh.map(({ user }) => user))
+      for (const event of fresh) {
         lines.push(
           toLine(
             event,
@@ -257,8 +260,8 @@ export class Writer {
             lateLevels(event.timestamp, seals.sealedUntil),
           ),
         )
-        fresh.push(event)
       }
+      added.set(tenant, fresh)
     }
     for (const receipt of receipts) receipt.rejected.sort((a, b) => a.index - b.index)
 
@@ -273,7 +276,7 @@ export class Writer {
     if (answers.length > 0) {
       inserts.push({ token, table: 'answers', columns: ['tenant', 'key', 'body', 'answer'], rows: answers.join('\n') })
     }
-    return { inserts, receipts, events: fresh, tenants: new Set(byTenant.keys()) }
+    return { inserts, receipts, added }
   }
 
   /** Those of the ids that are stored, with their events. */
