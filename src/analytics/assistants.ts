@@ -2,10 +2,9 @@
 import { tenantSql, type Store } from '../clickhouse/store.ts'
 import { toIso } from '../time/calendar.ts'
 import { endpoint } from './endpoint.ts'
-import { ASSISTANT_LEVELS, FLEET_LEVELS, type Range } from './levels.ts'
+import { ASSISTANT_LEVELS, type Range } from './levels.ts'
 import { common, range } from './parameters.ts'
 import {
-  BY_ASSISTANT,
   cutAll,
   entryOf,
   filters,
@@ -21,7 +20,7 @@ import {
   toChange,
   toMetrics,
   type Scope,
-  type TotalsRow,
+  type Figures,
 } from './totals.ts'
 
 export const assistants = endpoint({
@@ -32,7 +31,7 @@ export const assistants = endpoint({
     const before = { from: startDate - (endDate - startDate), to: startDate }
     const rows = await perAssistant(store, scope, [before, { from: startDate, to: endDate }])
     const nameOf = await names.names(scope.tenant, 'assistant', [...new Set(rows.map((row) => row.assistant))])
-    const byAssistant = new Map<number, { earlier: TotalsRow; current: TotalsRow }>()
+    const byAssistant = new Map<number, { earlier: Figures; current: Figures }>()
     for (const row of rows) {
       const pair = byAssistant.get(row.assistant) ?? { earlier: NOTHING, current: NOTHING }
       pair[row.entry === startDate ? 'current' : 'earlier'] = row
@@ -71,36 +70,11 @@ function perAssistant(store: Store, scope: Scope, ranges: readonly Range[]) {
     WHERE tenant = {tenant:UInt32} AND ${IN_SPANS} AND assistant_no > 0${filters({ ...scope, users: null })}` as const
   const source =
     parts.raw.length === 0 ? spans : parts.spans.length === 0 ? raw : (`${spans} UNION ALL ${raw}` as const)
-  return store.read<TotalsRow & { entry: number; assistant: number }>(
+  return store.read<Figures & { entry: number; assistant: number }>(
     scope,
     'assistants',
     tenantSql(`SELECT entry, assistant_no AS assistant, ${SUMS}, groupBitmapMerge(users) AS activeUsers
      FROM (${source}) GROUP BY entry, assistant_no`),
     { ...partParams(parts, scope), entries: ranges.map(entryOf) },
   )
-}
-
-/** How many assistants had an event in the range. */
-export async function assistantsSeen(store: Store, scope: Scope, within: Range): Promise<number> {
-  const parts = cutAll([within], scope.users ? [] : scope.assistants ? ASSISTANT_LEVELS : FLEET_LEVELS, scope.sealedUntil)
-  const raw = `
-    SELECT groupBitmapState(assistant_no) AS assistants FROM events
-    WHERE tenant = {tenant:UInt32} AND ${IN_RAW}${filters(scope)}` as const
-  // The fleet's rows carry the set of its assistants; with a filter, those that have rows of their own are counted.
-  const spans = scope.assistants
-    ? (`
-    SELECT groupBitmapState(assistant_no) AS assistants FROM activity
-    WHERE tenant = {tenant:UInt32} AND ${IN_SPANS}${BY_ASSISTANT}` as const)
-    : (`
-    SELECT assistants FROM activity
-    WHERE tenant = {tenant:UInt32} AND ${IN_SPANS} AND assistant_no = 0` as const)
-  const source =
-    parts.raw.length === 0 ? spans : parts.spans.length === 0 ? raw : (`${spans} UNION ALL ${raw}` as const)
-  const [row] = await store.read<{ assistants: number }>(
-    scope,
-    'assistants_seen',
-    tenantSql(`SELECT groupBitmapMerge(assistants) AS assistants FROM (${source})`),
-    partParams(parts, scope),
-  )
-  return row?.assistants ?? 0
 }

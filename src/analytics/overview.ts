@@ -3,7 +3,6 @@ import { addDays, startOfPeriod, toIso } from '../time/calendar.ts'
 import { endpoint } from './endpoint.ts'
 import { common, endDate, period } from './parameters.ts'
 import { toMetrics, totalsOf } from './totals.ts'
-import { assistantsSeen } from './assistants.ts'
 
 const COMPLETE_DAYS = { day: 1, week: 7, month: 30 }
 
@@ -17,11 +16,16 @@ export const overview = endpoint({
     const { timezone } = parameters
     const to = startOfPeriod('day', parameters.endDate ?? now, timezone)
     const from = addDays(to, -COMPLETE_DAYS[parameters.period], timezone)
-    const [[whole], [recent], assistants] = await Promise.all([
-      totalsOf(store, scope, 'overview', [{ from, to }]),
-      totalsOf(store, scope, 'overview_realtime', [{ from: now - REALTIME_MS, to: now }]),
-      assistantsSeen(store, scope, { from, to }),
-    ])
+    const period = { from, to }
+    const present = { from: now - REALTIME_MS, to: now }
+    // One query for both, unless they overlap: in the first minutes of a day, or where endDate is ahead.
+    const [[whole], [recent]] =
+      present.from >= to
+        ? await totalsOf(store, scope, 'overview', [period, present]).then(([a, b]) => [[a], [b]] as const)
+        : await Promise.all([
+            totalsOf(store, scope, 'overview', [period]),
+            totalsOf(store, scope, 'overview_realtime', [present]),
+          ])
     const { incomingMessages, outgoingMessages, tasksInitiated, tasksCompleted, total, ...rest } = toMetrics(whole)
     return {
       // `realtime` and `computedAt` move on: the answer is never about a closed range.
@@ -32,10 +36,10 @@ export const overview = endpoint({
         endDate: toIso(to),
         ...rest,
         events: { incomingMessages, outgoingMessages, tasksInitiated, tasksCompleted, total },
-        resources: { assistants, users: rest.activeUsers },
+        resources: { assistants: whole.assistants, users: rest.activeUsers },
         realtime: {
-          startDate: toIso(now - REALTIME_MS),
-          endDate: toIso(now),
+          startDate: toIso(present.from),
+          endDate: toIso(present.to),
           ...toMetrics(recent),
           lastEventAt: recent.lastAt === 0 ? null : toIso(recent.lastAt),
         },

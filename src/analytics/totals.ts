@@ -18,9 +18,14 @@ export interface TotalsRow {
   inputTokens: number
   outputTokens: number
   activeUsers: number
+  /** Distinct assistants with an event. */
+  assistants: number
   /** Epoch milliseconds of the last event, 0 where there was none. */
   lastAt: number
 }
+
+/** What an answer's figures are made of; the rest of a TotalsRow is for the overview. */
+export type Figures = Omit<TotalsRow, 'assistants'>
 
 export const NOTHING: TotalsRow = Object.freeze({
   incomingMessages: 0,
@@ -31,6 +36,7 @@ export const NOTHING: TotalsRow = Object.freeze({
   inputTokens: 0,
   outputTokens: 0,
   activeUsers: 0,
+  assistants: 0,
   lastAt: 0,
 })
 
@@ -48,7 +54,7 @@ export interface Metrics {
   outputTokens: number
 }
 
-export function toMetrics(row: TotalsRow): Metrics {
+export function toMetrics(row: Figures): Metrics {
   const { activeUsers, incomingMessages, outgoingMessages, tasksInitiated, tasksCompleted } = row
   return {
     activeUsers,
@@ -139,7 +145,7 @@ export const filters = (scope: Scope) =>
  * The totals of each range, in order.
  *
  * @param name what the query is called in logs and metrics
- * @param ranges half-open, ascending and contiguous; what lies before 1970 holds no event
+ * @param ranges half-open, ascending and disjoint; what lies before 1970 holds no event
  */
 export async function totalsOf<const R extends readonly Range[]>(
   store: Store,
@@ -147,30 +153,66 @@ export async function totalsOf<const R extends readonly Range[]>(
   name: string,
   ranges: R,
 ): Promise<{ [At in keyof R]: TotalsRow }> {
-  const levels = scope.users ? [] : scope.assistants ? ASSISTANT_LEVELS : FLEET_LEVELS
-  const raw = `
-    SELECT ${RAW_ENTRY}, ${RAW_SUMMED}, groupBitmapState(user_no) AS users
-    FROM events
-    WHERE tenant = {tenant:UInt32} AND ${IN_RAW}${filters(scope)}
-    GROUP BY entry` as const
-  const spans = `
-    SELECT ${SPAN_ENTRY}, ${SUMMED}, users
-    FROM activity
-    WHERE tenant = {tenant:UInt32} AND ${IN_SPANS} AND assistant_no IN {rows:Array(UInt32)}` as const
   const found = new Map<number, TotalsRow>()
   for (const chunk of chunks(ranges.filter((range) => range.to > MIN_INSTANT))) {
-    const parts = cutAll(chunk, levels, scope.sealedUntil)
-    const source =
-      parts.raw.length === 0 ? spans : parts.spans.length === 0 ? raw : (`${spans} UNION ALL ${raw}` as const)
+    const { source, params } = sourceOf(scope, chunk)
     const rows = await store.read<TotalsRow & { entry: number }>(
       scope,
       name,
-      tenantSql(`SELECT entry, ${SUMS}, groupBitmapMerge(users) AS activeUsers FROM (${source}) GROUP BY entry`),
-      { ...partParams(parts, scope), entries: chunk.map(entryOf), rows: scope.assistants ?? [WHOLE_FLEET] },
+      tenantSql(`SELECT entry, ${FIGURES} FROM (${source}) GROUP BY entry`),
+      params,
     )
     for (const row of rows) found.set(row.entry, row)
   }
-  return ranges.map((range) => (range.to > MIN_INSTANT && found.get(entryOf(range))) || NOTHING) as { [At in keyof R]: TotalsRow }
+  return ranges.map((range) => totalOf(found, range)) as { [At in keyof R]: TotalsRow }
+}
+
+/**
+ * The totals of each of a series of adjacent ranges and of all of it together, and of one range before it, in one query.
+ */
+export async function seriesOf(store: Store, scope: Scope, name: string, before: Range, series: readonly Range[]) {
+  const ranges = [before, ...series].filter((range) => range.to > MIN_INSTANT)
+  const { source, params } = sourceOf(scope, ranges)
+  const rows = await store.read<TotalsRow & { part: number; entry: number; isWhole: number }>(
+    scope,
+    name,
+    tenantSql(`SELECT roundDown(entry, {parts:Array(UInt64)}) AS part, entry, grouping(entry) AS isWhole, ${FIGURES}
+     FROM (${source}) GROUP BY GROUPING SETS ((part, entry), (part))`),
+    { ...params, parts: [before, ...series.slice(0, 1)].filter((range) => range.to > MIN_INSTANT).map(entryOf) },
+  )
+  const entries = new Map(rows.filter(({ isWhole }) => !isWhole).map((row) => [row.entry, row]))
+  const wholes = new Map(rows.filter(({ isWhole }) => isWhole).map((row) => [row.part, row]))
+  return {
+    before: totalOf(wholes, before),
+    whole: series[0] ? totalOf(wholes, series[0]) : NOTHING,
+    series: series.map((range) => totalOf(entries, range)),
+  }
+}
+
+const FIGURES = `${SUMS}, groupBitmapMerge(users) AS activeUsers, groupBitmapMerge(assistants) AS assistants` as const
+
+const totalOf = (found: ReadonlyMap<number, TotalsRow>, range: Range): TotalsRow =>
+  (range.to > MIN_INSTANT && found.get(entryOf(range))) || NOTHING
+
+/** The rows that the figures of some ranges are summed from. */
+function sourceOf(scope: Scope, ranges: readonly Range[]) {
+  const levels = scope.users ? [] : scope.assistants ? ASSISTANT_LEVELS : FLEET_LEVELS
+  const parts = cutAll(ranges, levels, scope.sealedUntil)
+  const raw = `
+    SELECT ${RAW_ENTRY}, ${RAW_SUMMED}, groupBitmapState(user_no) AS users, groupBitmapState(assistant_no) AS assistants
+    FROM events
+    WHERE tenant = {tenant:UInt32} AND ${IN_RAW}${filters(scope)}
+    GROUP BY entry` as const
+  // The fleet's rows carry the set of its assistants; a row of one assistant is its own set.
+  const assistants = scope.assistants ? 'bitmapBuild([assistant_no]) AS assistants' : 'assistants'
+  const spans = `
+    SELECT ${SPAN_ENTRY}, ${SUMMED}, users, ${assistants}
+    FROM activity
+    WHERE tenant = {tenant:UInt32} AND ${IN_SPANS} AND assistant_no IN {rows:Array(UInt32)}` as const
+  const source =
+    parts.raw.length === 0 ? spans : parts.spans.length === 0 ? raw : (`${spans} UNION ALL ${raw}` as const)
+  const params = { ...partParams(parts, scope), entries: ranges.map(entryOf), rows: scope.assistants ?? [WHOLE_FLEET] }
+  return { source, params }
 }
 
 /** What SPAN_ENTRY and RAW_ENTRY call a range. */
@@ -184,7 +226,7 @@ function* chunks(ranges: readonly Range[]): Generator<readonly Range[]> {
 }
 
 /**
- * The parts of contiguous ranges together. In a zone whose offset is no multiple of 15 minutes (none since 1972) every
+ * The parts of disjoint ranges together. In a zone whose offset is no multiple of 15 minutes (none since 1972) every
  * range has ragged ends; all of it is then read from raw events.
  */
 export function cutAll(ranges: readonly Range[], levels: readonly Level[], sealedUntil: SealedUntil): Parts {

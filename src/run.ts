@@ -1,0 +1,106 @@
+/** A service on one port, from its start until SIGINT or SIGTERM: what `npm start` and `npm run demo` have in common. */
+import { setTimeout as sleep } from 'node:timers/promises'
+import { serve, type ServerType } from '@hono/node-server'
+import { EmbeddedError } from './clickhouse/embedded.ts'
+import { MigrationError } from './clickhouse/migrate.ts'
+import { ConfigError, readConfig } from './config.ts'
+import { signLocalToken } from './http/local-key.ts'
+import { createLog } from './log.ts'
+import { createService, openClickHouse } from './service.ts'
+
+/** Requests under way may take this long after a signal. */
+const DRAIN_MS = 10_000
+
+export type Service = Awaited<ReturnType<typeof createService>>
+
+export interface RunOptions {
+  env?: NodeJS.ProcessEnv
+  /** Works on the service once it has its port, before it is said to be ready; where it throws, the service ends. */
+  beforeReady?: (service: Service) => Promise<void>
+}
+
+/**
+ * Starts the service and prints its address, and a token where the service signs its own. The process ends where the
+ * service cannot start, with the reason on stderr and exit code 1, and with 0 after a signal.
+ */
+export async function run({ env = process.env, beforeReady }: RunOptions = {}): Promise<Service> {
+  try {
+    return await start(env, beforeReady)
+  } catch (error) {
+    process.stderr.write(`agnt-analytics cannot start: ${reasonOf(error)}\n`)
+    process.exit(1)
+  }
+}
+
+async function start(env: NodeJS.ProcessEnv, beforeReady: RunOptions['beforeReady']): Promise<Service> {
+  const config = readConfig(env)
+  const log = createLog(config.LOG_LEVEL)
+  const clickhouse = await openClickHouse(config, log)
+  const service = await createService({ config, clickhouse, database: config.CLICKHOUSE_DATABASE, log }).catch(
+    async (error: unknown) => {
+      await clickhouse.stop()
+      throw error
+    },
+  )
+  const server = await listen(service.app.fetch, config.HOST, config.PORT).catch(async (error: unknown) => {
+    await service.close()
+    await clickhouse.stop()
+    throw error
+  })
+
+  let stopping = false
+  const stop = async () => {
+    if (stopping) return
+    stopping = true
+    const closed = new Promise((resolve) => server.close(resolve))
+    if ('closeIdleConnections' in server) server.closeIdleConnections()
+    await Promise.race([closed, sleep(DRAIN_MS)])
+    await service.close()
+    await clickhouse.stop()
+  }
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+    process.on(signal, () => {
+      log('info', 'stopping', { signal })
+      void stop().then(() => process.exit(0))
+    })
+  }
+
+  try {
+    await beforeReady?.(service)
+  } catch (error) {
+    // While a signal stops the service, what fails is its own work; the process ends when the stop is through.
+    if (stopping) await new Promise(() => {})
+    await stop()
+    throw error
+  }
+  const address = server.address()
+  const port = typeof address === 'object' && address ? address.port : config.PORT
+  process.stdout.write(`AGNT Analytics is ready at http://${config.HOST.includes(':') ? `[${config.HOST}]` : config.HOST}:${port}\n`)
+  if (service.localKey) {
+    const token = await signLocalToken(service.localKey, { org: 'demo', scope: 'analytics:read analytics:write' }, config)
+    process.stdout.write(`\nA token for the organization "demo", valid for 30 days:\n\n  export TOKEN=${token}\n\n`)
+  }
+  return service
+}
+
+function listen(fetch: (request: Request) => Response | Promise<Response>, hostname: string, port: number) {
+  return new Promise<ServerType>((resolve, reject) => {
+    const server = serve(
+      {
+        fetch,
+        hostname,
+        port,
+        // Slow and oversized requests: 16 kB of headers in 10 s, the whole request in 60 s.
+        serverOptions: { headersTimeout: 10_000, requestTimeout: 60_000, keepAliveTimeout: 65_000, maxHeaderSize: 16_384 },
+      },
+      () => resolve(server),
+    )
+    server.once('error', reject)
+  })
+}
+
+function reasonOf(error: unknown): string {
+  if ((error as NodeJS.ErrnoException).code === 'EADDRINUSE') return 'the port is taken: set PORT to another one'
+  const expected = error instanceof ConfigError || error instanceof EmbeddedError || error instanceof MigrationError
+  return expected ? error.message : String((error as Error).stack)
+}
