@@ -32,6 +32,7 @@ export interface AppParts {
   readonly ingestion: Ingestion
   readonly cache: AnswerCache
   readonly limits: TenantLimits
+  readonly operations: Hono
   readonly clock: () => number
   readonly log: Log
 }
@@ -94,6 +95,7 @@ export function createApp(parts: AppParts) {
     if (unknown.length > 0) readParameters({}, new URL(c.req.url).searchParams)
     return c.json({ success: true, data: await postEvents(c, principal, parts.ingestion) })
   })
+  app.route('/', parts.operations)
   for (const path of Object.keys(ENDPOINTS)) {
     app.all(path, () => {
       const allow = path === '/analytics/events' ? 'GET, HEAD, POST' : 'GET, HEAD'

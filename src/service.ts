@@ -11,6 +11,7 @@ import { AnswerCache } from './http/answer-cache.ts'
 import { createVerifier } from './http/auth.ts'
 import { loadLocalKey } from './http/local-key.ts'
 import { TenantLimits } from './http/limits.ts'
+import { operations, SelfCheck } from './http/operations.ts'
 import { Answers } from './ingest/answers.ts'
 import { Journal } from './ingest/journal.ts'
 import { Budget } from './ingest/post-events.ts'
@@ -100,18 +101,17 @@ export async function createService({ config, clickhouse, database, log, clock =
     onStored: (tenant, timestamps) => cache.stored(tenant, timestamps),
   })
   await writer.start()
+  const verifier = createVerifier(config, {
+    ...(localKey ? { localKey } : {}),
+    onKeyFetchError: (error) => log('warn', 'the key set could not be fetched', { error: String(error) }),
+  })
+  const shared = { store, names, seals, writer, verifier, clock, log }
+  const selfCheck = new SelfCheck(shared, config.SELF_CHECK_MINUTES)
   const app = createApp({
-    store,
-    names,
-    seals,
-    clock,
-    log,
+    ...shared,
     cache,
     limits: new TenantLimits(config.RATE_LIMIT_PER_SECOND, config.MAX_CONCURRENT_QUERIES),
-    verifier: createVerifier(config, {
-      ...(localKey ? { localKey } : {}),
-      onKeyFetchError: (error) => log('warn', 'the key set could not be fetched', { error: String(error) }),
-    }),
+    operations: operations(shared, selfCheck),
     ingestion: {
       writer,
       clock,
@@ -128,6 +128,7 @@ export async function createService({ config, clickhouse, database, log, clock =
     names,
     localKey,
     async close() {
+      selfCheck.stop()
       await writer.close()
       await store.close()
     },

@@ -16,14 +16,14 @@ export const overview = endpoint({
     const { timezone } = parameters
     const to = startOfPeriod('day', parameters.endDate ?? now, timezone)
     const from = addDays(to, -COMPLETE_DAYS[parameters.period], timezone)
-    const period = { from, to }
+    const complete = { from, to }
     const present = { from: now - REALTIME_MS, to: now }
     // One query for both, unless they overlap: in the first minutes of a day, or where endDate is ahead.
     const [[whole], [recent]] =
       present.from >= to
-        ? await totalsOf(store, scope, 'overview', [period, present]).then(([a, b]) => [[a], [b]] as const)
+        ? await totalsOf(store, scope, 'overview', [complete, present]).then(([a, b]) => [[a], [b]] as const)
         : await Promise.all([
-            totalsOf(store, scope, 'overview', [period]),
+            totalsOf(store, scope, 'overview', [complete]),
             totalsOf(store, scope, 'overview_realtime', [present]),
           ])
     const { incomingMessages, outgoingMessages, tasksInitiated, tasksCompleted, total, ...rest } = toMetrics(whole)

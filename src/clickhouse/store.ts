@@ -134,6 +134,12 @@ export class Store {
     return result.json<Row>()
   }
 
+  /** Reads system tables and the like, for upkeep. */
+  async adminRows<Row>(sql: string, params: Record<string, unknown> = {}): Promise<Row[]> {
+    const result = await this.admin.query({ query: sql, format: 'JSONEachRow', query_params: params })
+    return result.json<Row>()
+  }
+
   /** murmurHash3_32 of the id of every stored event, in no order. */
   async hashesOfIds(each: (hash: number) => void): Promise<void> {
     const result = await this.#reader.exec({

@@ -5,6 +5,7 @@
  * the coarse level by the views. Either way it is counted once.
  */
 import { COARSE, DAY, type SealedUntil } from '../analytics/levels.ts'
+import { randomUUID } from 'node:crypto'
 import type { Store } from '../clickhouse/store.ts'
 import type { Instant } from '../time/calendar.ts'
 
@@ -68,41 +69,12 @@ export class Seals {
       const until = from + level.seconds
       const below = at === 0 ? { ...DAY, until: now } : { ...(COARSE[at - 1] as typeof DAY), until: this.#sealedUntil[at - 1] as number }
       if (until > now || until > below.until) continue
-      for (const rollup of ROLLUPS) await this.#seal(rollup, level.id, below.id, from, until)
+      for (const { table } of ROLLUPS) await sealFrom(this.#store, { table, level: level.id, from, below: below.id })
       await this.#record(level.id, until)
       this.#sealedUntil = this.#sealedUntil.with(at, until)
       return true
     }
     return false
-  }
-
-  /** Repeating it is harmless: the token is the span's, and the rows come in one order. */
-  async #seal(
-    { table, key, sets }: (typeof ROLLUPS)[number],
-    level: number,
-    below: number,
-    from: number,
-    until: number,
-  ): Promise<void> {
-    await this.#store.admin.command({
-      query: `
-        INSERT INTO ${table} (tenant, level, ${key}, start, ${SUMMED.join(', ')}, last_at, ${sets.join(', ')})
-        SELECT tenant, {level:UInt8} AS sealed_level, ${key}, {from:DateTime('UTC')} AS sealed_start,
-          ${SUMMED.map((name) => `sum(${name})`).join(', ')}, max(last_at),
-          ${sets.map((name) => `groupBitmapMergeState(${name})`).join(', ')}
-        FROM ${table}
-        WHERE level = {below:UInt8} AND start >= {from:DateTime('UTC')} AND start < {until:DateTime('UTC')}
-        GROUP BY tenant, ${key}
-        ORDER BY tenant, ${key}`,
-      query_params: { level, below, from, until },
-      clickhouse_settings: {
-        insert_deduplication_token: `seal-${table}-${level}-${until}`,
-        insert_deduplicate: 1,
-        max_insert_threads: '1',
-        max_execution_time: 600,
-        wait_end_of_query: 1,
-      },
-    })
   }
 
   async #record(level: number, until: number): Promise<void> {
@@ -112,4 +84,48 @@ export class Seals {
       format: 'JSONEachRow',
     })
   }
+}
+
+/**
+ * Writes one span of a coarse level from the rows of a finer one.
+ *
+ * Without a tenant it seals the span for all; repeating that is harmless, as the token is the span's and the rows come in
+ * one order. With a tenant it repairs: what is there is deleted first.
+ */
+export async function sealFrom(
+  store: Store,
+  { table, level, below, from, tenant }: { table: string; level: number; below: number; from: number; tenant?: number },
+): Promise<void> {
+  const rollup = ROLLUPS.find((candidate) => candidate.table === table)
+  const seconds = COARSE.find(({ id }) => id === level)?.seconds
+  if (!rollup || !seconds) throw new RangeError(`no coarse level ${level} of ${table}`)
+  const { key, sets } = rollup
+  const ofTenant = tenant === undefined ? '' : 'AND tenant = {tenant:UInt32}'
+  const query_params = { level, below, from, until: from + seconds, tenant: tenant ?? 0 }
+  if (tenant !== undefined) {
+    await store.admin.command({
+      query: `ALTER TABLE ${table} DELETE WHERE level = {level:UInt8} AND start = {from:DateTime('UTC')} ${ofTenant}`,
+      query_params,
+      clickhouse_settings: { mutations_sync: '1', wait_end_of_query: 1 },
+    })
+  }
+  await store.admin.command({
+    query: `
+      INSERT INTO ${table} (tenant, level, ${key}, start, ${SUMMED.join(', ')}, last_at, ${sets.join(', ')})
+      SELECT tenant, {level:UInt8} AS sealed_level, ${key}, {from:DateTime('UTC')} AS sealed_start,
+        ${SUMMED.map((name) => `sum(${name})`).join(', ')}, max(last_at),
+        ${sets.map((name) => `groupBitmapMergeState(${name})`).join(', ')}
+      FROM ${table}
+      WHERE level = {below:UInt8} AND start >= {from:DateTime('UTC')} AND start < {until:DateTime('UTC')} ${ofTenant}
+      GROUP BY tenant, ${key}
+      ORDER BY tenant, ${key}`,
+    query_params,
+    clickhouse_settings: {
+      insert_deduplication_token: tenant === undefined ? `seal-${table}-${level}-${from + seconds}` : `repair-${randomUUID()}`,
+      insert_deduplicate: 1,
+      max_insert_threads: '1',
+      max_execution_time: 600,
+      wait_end_of_query: 1,
+    },
+  })
 }

@@ -102,6 +102,8 @@ export class Writer {
   readonly #queue: Waiting[] = []
   /** Highest number handed out, by tenant and kind. */
   readonly #lastNumber = new Map<string, number>()
+  /** Upkeep that must not overlap with an insert. */
+  readonly #upkeep: Array<() => Promise<void>> = []
   #wake: () => void = () => {}
   #closing = false
   #running: Promise<void> | undefined
@@ -148,6 +150,14 @@ export class Writer {
     })
   }
 
+  /** Runs work between two groups of events, when no insert is under way. */
+  exclusive<T>(work: () => Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      this.#upkeep.push(() => work().then(resolve, reject))
+      this.#wake()
+    })
+  }
+
   /** Stores what is queued and stops. */
   async close(): Promise<void> {
     this.#closing = true
@@ -163,8 +173,9 @@ export class Writer {
         const more = await this.#seal()
         sealAt = performance.now() + (more ? 0 : SEAL_CHECK_MS)
       }
+      await this.#upkeep.shift()?.()
       if (this.#queue.length === 0) {
-        await this.#nextBatch(sealAt - performance.now())
+        if (this.#upkeep.length === 0) await this.#nextBatch(sealAt - performance.now())
         continue
       }
       const group = this.#takeGroup()
