@@ -14,6 +14,7 @@ import { TenantLimits } from './http/limits.ts'
 import { operations, SelfCheck } from './http/operations.ts'
 import { Answers } from './ingest/answers.ts'
 import { Journal } from './ingest/journal.ts'
+import { instanceName, OWN_LANE, SharedLane } from './ingest/lane.ts'
 import { Budget } from './ingest/post-events.ts'
 import { Seals } from './ingest/seals.ts'
 import { Writer } from './ingest/writer.ts'
@@ -97,6 +98,7 @@ export async function createService({ config, clickhouse, database, log, clock =
     seals,
     log,
     journal: await Journal.open(dataDir),
+    lane: config.CLICKHOUSE_URL === undefined ? OWN_LANE : new SharedLane(store, await instanceName(dataDir)),
     filterMegabytes: config.ID_FILTER_MB,
     onStored: (tenant, timestamps) => cache.stored(tenant, timestamps),
   })

@@ -5,7 +5,7 @@
 import { TupleParam } from '@clickhouse/client'
 import { dateTime64, tenantSql, type Asker, type Store } from '../clickhouse/store.ts'
 import { MIN_INSTANT, type Instant } from '../time/calendar.ts'
-import { ASSISTANT_LEVELS, cut, FLEET_LEVELS, type Level, type Parts, type Range, type SealedUntil } from './levels.ts'
+import { ASSISTANT_LEVELS, COARSE, cut, FLEET_LEVELS, type Level, type Parts, type Range, type SealedUntil } from './levels.ts'
 
 /** Sums and distinct users of one range, as ClickHouse returns them. */
 export interface TotalsRow {
@@ -121,13 +121,22 @@ export const RAW_SUMMED = `
     sum(events.output_tokens) AS output_tokens,
     max(timestamp) AS last_at` as const
 
-/** Every span is named, so the index finds exactly these rows. */
-export const IN_SPANS = `(level, start) IN {spans:Array(Tuple(UInt8, DateTime('UTC')))}` as const
+/**
+ * Every span is named, so the index finds exactly these rows. They are sent as runs (level, start, end, seconds of a
+ * span), since ClickHouse takes 128 KiB a parameter and 90 local days of one assistant can be 9,000 spans.
+ */
+export const IN_SPANS = `(level, start) IN (
+      SELECT run.1, toDateTime(arrayJoin(range(run.2, run.3, run.4)), 'UTC')
+      FROM (SELECT arrayJoin({runs:Array(Tuple(UInt8, UInt32, UInt32, UInt32))}) AS run))` as const
 
-/** Up to two ranges of raw events; where there is one, the second is empty. */
+/** Up to MAX_RAW ranges of raw events; where there are fewer, the others are empty. */
 export const IN_RAW = `(
       (timestamp >= {from1:DateTime64(3, 'UTC')} AND timestamp < {to1:DateTime64(3, 'UTC')}) OR
-      (timestamp >= {from2:DateTime64(3, 'UTC')} AND timestamp < {to2:DateTime64(3, 'UTC')}))` as const
+      (timestamp >= {from2:DateTime64(3, 'UTC')} AND timestamp < {to2:DateTime64(3, 'UTC')}) OR
+      (timestamp >= {from3:DateTime64(3, 'UTC')} AND timestamp < {to3:DateTime64(3, 'UTC')}))` as const
+
+/** The ends of a range and of the one before it, where they meet at no multiple of 15 minutes. */
+const MAX_RAW = 3
 
 /** Which of the asked ranges a row belongs to, named by the range's first millisecond. */
 export const SPAN_ENTRY = `roundDown(toUInt64(toUnixTimestamp(start)) * 1000, {entries:Array(UInt64)}) AS entry` as const
@@ -218,7 +227,7 @@ function sourceOf(scope: Scope, ranges: readonly Range[]) {
 /** What SPAN_ENTRY and RAW_ENTRY call a range. */
 export const entryOf = (range: Range): Instant => Math.max(range.from, MIN_INSTANT)
 
-/** A query names every span it wants, about 20 a local day at most: this keeps its text in the tens of kilobytes. */
+/** A query finds every span it wants in a set, about 100 a local day at most: this keeps the set in the thousands. */
 const RANGES_A_QUERY = 100
 
 function* chunks(ranges: readonly Range[]): Generator<readonly Range[]> {
@@ -240,21 +249,42 @@ export function cutAll(ranges: readonly Range[], levels: readonly Level[], seale
       else all.raw.push(piece)
     }
   }
-  return all.raw.length > 2 ? cutAll(ranges, [], sealedUntil) : all
+  return all.raw.length > MAX_RAW ? cutAll(ranges, [], sealedUntil) : all
 }
 
 /** Query parameters of SPAN and RAW conditions and of the filters. */
 export function partParams(parts: Parts, scope: Scope): Record<string, unknown> {
-  const [first = EMPTY, second = EMPTY] = parts.raw
+  const [first = EMPTY, second = EMPTY, third = EMPTY] = parts.raw
   return {
-    spans: parts.spans.map((span) => new TupleParam(span)),
+    runs: runsOf(parts.spans).map((run) => new TupleParam(run)),
     from1: dateTime64(first.from),
     to1: dateTime64(first.to),
     from2: dateTime64(second.from),
     to2: dateTime64(second.to),
+    from3: dateTime64(third.from),
+    to3: dateTime64(third.to),
     assistants: scope.assistants ?? [],
     users: scope.users ?? [],
   }
 }
 
 const EMPTY: Range = { from: 0, to: 0 }
+
+/** Spans of a level that follow each other, together: level, start of the first, end of the last, length of each. */
+function runsOf(spans: Parts['spans']): Array<[level: number, start: number, end: number, seconds: number]> {
+  const runs: Array<[number, number, number, number]> = []
+  const latest = new Map<number, [number, number, number, number]>()
+  for (const [level, start] of spans) {
+    const seconds = SECONDS_OF.get(level) as number
+    const run = latest.get(level)
+    if (run?.[2] === start) run[2] += seconds
+    else {
+      const next: [number, number, number, number] = [level, start, start + seconds, seconds]
+      latest.set(level, next)
+      runs.push(next)
+    }
+  }
+  return runs
+}
+
+const SECONDS_OF = new Map([...FLEET_LEVELS, ...COARSE].map(({ id, seconds }) => [id, seconds]))

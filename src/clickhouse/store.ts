@@ -140,10 +140,18 @@ export class Store {
     return result.json<Row>()
   }
 
-  /** murmurHash3_32 of the id of every stored event, in no order. */
-  async hashesOfIds(each: (hash: number) => void): Promise<void> {
+  /** The present on ClickHouse's clock, epoch milliseconds. */
+  async now(): Promise<number> {
+    const [row] = await this.readInternal<{ now: number }>('now', 'SELECT toUnixTimestamp64Milli(now64(3)) AS now')
+    return row?.now ?? 0
+  }
+
+  /** murmurHash3_32 of the id of every event received since an instant, in no order. */
+  async hashesOfIds(each: (hash: number) => void, since = 0): Promise<void> {
     const result = await this.#reader.exec({
-      query: 'SELECT murmurHash3_32(id) FROM events FORMAT RowBinary',
+      query: `SELECT murmurHash3_32(id) FROM events
+        WHERE received_at >= {since:DateTime64(3, 'UTC')} FORMAT RowBinary`,
+      query_params: { since: dateTime64(since) },
       clickhouse_settings: { max_threads: 1, max_execution_time: 0 },
     })
     let rest: Buffer = Buffer.alloc(0)

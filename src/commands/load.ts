@@ -437,7 +437,7 @@ class Client {
     }
     const details = (error.details ?? []).map(({ parameter, message }) => ` ${parameter} ${message}.`).join('')
     const hint = status === 401 ? this.#options.tokenHint : status === 413 ? ' Try a smaller --batch.' : ''
-    return `the service answered ${status}: ${error.message.replace(/\.$/, '')}.${details}${hint}`.replace(/\.$/, '')
+    return `the service answered ${status}: ${error.message}${details}${hint}`.replace(/\.$/, '')
   }
 }
 

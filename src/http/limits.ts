@@ -1,4 +1,12 @@
-/** What one tenant may ask for, so that no tenant's load is another's outage. */
+/**
+ * How much is done at once, so that no tenant's load is another's outage and too much load is refused while there is
+ * still time to do the rest well.
+ *
+ * A tenant asks at most `perSecond` times a second and has at most `concurrent` questions under way; all tenants together
+ * have at most `total`. A question beyond that waits its turn. Tenants take turns, so one that asks much delays itself and
+ * not the one that asks once. What waits is bounded in number and in time: a question is answered, or refused within
+ * WAIT_MS. A 429 says that the tenant asks too much, a 503 that the service as a whole is too busy.
+ */
 import { ApiError } from './errors.ts'
 
 interface Bucket {
@@ -8,27 +16,48 @@ interface Bucket {
   at: number
 }
 
+interface Waiter {
+  enter(): void
+  refuse(error: ApiError): void
+}
+
+/** What one tenant has under way and waiting; kept while there is either. */
 interface Gate {
   running: number
-  readonly waiting: Array<() => void>
+  /** Oldest first. */
+  readonly waiting: Waiter[]
 }
 
 /** Questions that may wait for each that may run; more are turned away. */
 const WAITING_PER_RUNNING = 4
 /** A question that waits longer than this would be answered late by a service that is too busy anyway. */
-const WAIT_MS = 2_000
-/** Idle tenants are forgotten once there are more than this. */
+export const WAIT_MS = 2_000
+/** Of tenants beyond this the one that has asked nothing for longest is forgotten: it starts again with a full second. */
 const MAX_TENANTS = 10_000
+/** As many connections as the reader has to ClickHouse: what is let in does not wait a second time there. */
+const TOTAL = 64
 
 export class TenantLimits {
   readonly #perSecond: number
   readonly #concurrent: number
+  readonly #total: number
+  /** Longest unused first. */
   readonly #buckets = new Map<string, Bucket>()
   readonly #gates = new Map<string, Gate>()
+  /** Gates whose next waiter could start if the service had a place, in the order of their turns. */
+  readonly #turns = new Set<Gate>()
+  #running = 0
+  #waiting = 0
 
-  constructor(perSecond: number, concurrent: number) {
+  constructor(perSecond: number, concurrent: number, total = Math.max(TOTAL, concurrent)) {
     this.#perSecond = perSecond
     this.#concurrent = concurrent
+    this.#total = total
+  }
+
+  /** Questions under way and waiting, of all tenants. */
+  get load(): { running: number; waiting: number } {
+    return { running: this.#running, waiting: this.#waiting }
   }
 
   /**
@@ -38,60 +67,121 @@ export class TenantLimits {
    */
   count(tenant: string, now = performance.now()): Record<string, string> {
     const bucket = this.#buckets.get(tenant) ?? { tokens: this.#perSecond, at: now }
-    if (!this.#buckets.has(tenant)) {
-      if (this.#buckets.size >= MAX_TENANTS) this.#buckets.clear()
-      this.#buckets.set(tenant, bucket)
-    }
+    this.#buckets.delete(tenant)
+    this.#buckets.set(tenant, bucket)
+    if (this.#buckets.size > MAX_TENANTS) this.#buckets.delete(this.#buckets.keys().next().value as string)
     bucket.tokens = Math.min(this.#perSecond, bucket.tokens + ((now - bucket.at) / 1000) * this.#perSecond)
     bucket.at = now
     const headers = {
       'RateLimit-Policy': `"tenant";q=${this.#perSecond};w=1`,
       RateLimit: `"tenant";r=${Math.max(0, Math.floor(bucket.tokens - 1))};t=1`,
     }
-    if (bucket.tokens < 1) throw tooMany(`More than ${this.#perSecond} requests a second.`, headers)
+    if (bucket.tokens < 1) throw refusal(429, `More than ${this.#perSecond} requests a second.`, headers)
     bucket.tokens--
     return headers
   }
 
   /**
-   * Runs a query of a tenant when one of its places is free.
-   * @throws ApiError 429 where too many wait already, 503 where waiting took too long
+   * Runs a question of a tenant when a place is free.
+   * @param caller a caller that is gone before its turn leaves the queue
+   * @throws ApiError 429 where too many of the tenant wait already, 503 where too many of all do, or for too long
    */
-  async run<T>(tenant: string, work: () => Promise<T>): Promise<T> {
+  async run<T>(tenant: string, work: () => Promise<T>, caller?: AbortSignal): Promise<T> {
     const gate = this.#gates.get(tenant) ?? { running: 0, waiting: [] }
     this.#gates.set(tenant, gate)
-    if (gate.running >= this.#concurrent) {
-      if (gate.waiting.length >= this.#concurrent * WAITING_PER_RUNNING) {
-        throw tooMany('Too many questions are being answered for this tenant.')
-      }
-      await this.#turn(gate)
-    } else gate.running++
+    if (gate.running < this.#concurrent && this.#running < this.#total) {
+      gate.running++
+      this.#running++
+    } else await this.#turn(gate, caller)
     try {
       return await work()
     } finally {
-      const next = gate.waiting.shift()
-      if (next) next()
-      else if (--gate.running === 0) this.#gates.delete(tenant)
+      gate.running--
+      this.#running--
+      this.#settle(tenant, gate)
     }
   }
 
+  /** Hands free places to those who wait, and forgets a gate that nobody uses. */
+  #settle(tenant: string, gate: Gate): void {
+    this.#queueUp(gate)
+    for (const next of this.#turns) {
+      if (this.#running >= this.#total) break
+      // Out and, where it has more, in again at the end.
+      this.#turns.delete(next)
+      const waiter = next.waiting.shift()
+      if (!waiter) continue
+      this.#waiting--
+      next.running++
+      this.#running++
+      this.#queueUp(next)
+      waiter.enter()
+    }
+    if (gate.running === 0 && gate.waiting.length === 0) this.#gates.delete(tenant)
+  }
+
+  #queueUp(gate: Gate): void {
+    if (gate.waiting.length > 0 && gate.running < this.#concurrent) this.#turns.add(gate)
+    else this.#turns.delete(gate)
+  }
+
   /** Resolves when a place is handed over; `running` then counts this one already. */
-  #turn(gate: Gate): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const enter = () => {
-        clearTimeout(timer)
-        resolve()
-      }
-      const timer = setTimeout(() => {
-        gate.waiting.splice(gate.waiting.indexOf(enter), 1)
-        reject(tooMany('Too many questions are being answered for this tenant.', {}, 503))
-      }, WAIT_MS)
-      gate.waiting.push(enter)
-    })
+  async #turn(gate: Gate, caller: AbortSignal | undefined): Promise<void> {
+    if (gate.waiting.length >= this.#concurrent * WAITING_PER_RUNNING) {
+      throw refusal(429, 'Too many questions are being answered for this tenant.')
+    }
+    if (this.#waiting >= this.#total * WAITING_PER_RUNNING) this.#makeRoom(gate)
+    const { promise, resolve, reject } = withResolvers()
+    const waiter: Waiter = { enter: resolve, refuse: reject }
+    const leave = (error: ApiError) => {
+      const at = gate.waiting.indexOf(waiter)
+      if (at === -1) return
+      gate.waiting.splice(at, 1)
+      this.#waiting--
+      this.#queueUp(gate)
+      reject(error)
+    }
+    const timer = setTimeout(() => leave(busy()), WAIT_MS)
+    const gone = () => leave(busy())
+    caller?.addEventListener('abort', gone)
+    gate.waiting.push(waiter)
+    this.#waiting++
+    this.#queueUp(gate)
+    if (caller?.aborted) gone()
+    try {
+      await promise
+    } finally {
+      clearTimeout(timer)
+      caller?.removeEventListener('abort', gone)
+    }
+  }
+
+  /** Turns away the last who came of whichever tenant has most waiting, which may be the one that asks for room. */
+  #makeRoom(gate: Gate): void {
+    let longest = gate
+    for (const other of this.#gates.values()) if (other.waiting.length > longest.waiting.length) longest = other
+    if (longest === gate) throw busy()
+    this.#waiting--
+    const last = longest.waiting.pop()
+    this.#queueUp(longest)
+    last?.refuse(busy())
   }
 }
 
-const tooMany = (message: string, headers: Record<string, string> = {}, status: 429 | 503 = 429) =>
+/** Promise.withResolvers, which Node 20 lacks. */
+function withResolvers() {
+  let resolve!: () => void
+  let reject!: (error: ApiError) => void
+  const promise = new Promise<void>((yes, no) => {
+    resolve = yes
+    reject = no
+  })
+  return { promise, resolve, reject }
+}
+
+const busy = () => refusal(503, 'Too many questions are being answered right now.')
+
+const refusal = (status: 429 | 503, message: string, headers: Record<string, string> = {}) =>
   new ApiError(status, status === 429 ? 'too_many_requests' : 'unavailable', message, {
     headers: { ...headers, 'Retry-After': '1' },
   })

@@ -17,6 +17,14 @@ export interface Insert {
   readonly rows: string
 }
 
+/** A group of events on its way: one insert, or two where an answer is kept with them. */
+export interface Entry {
+  readonly name: string
+  /** The turn in which it was first sent (lane.ts). */
+  readonly epoch: number
+  readonly inserts: readonly Insert[]
+}
+
 export class Journal {
   readonly #directory: string
 
@@ -31,23 +39,23 @@ export class Journal {
   }
 
   /** Inserts that an earlier run did not see through, in the order they were made; half-written files were never sent. */
-  async pending(): Promise<Array<{ name: string; inserts: Insert[] }>> {
+  async pending(): Promise<Entry[]> {
     const names = (await readdir(this.#directory)).sort()
-    const found = []
+    const found: Entry[] = []
     for (const name of names) {
       if (!name.endsWith('.json')) await rm(join(this.#directory, name), { force: true })
-      else found.push({ name, inserts: JSON.parse(await readFile(join(this.#directory, name), 'utf8')) as Insert[] })
+      else found.push({ name, ...(JSON.parse(await readFile(join(this.#directory, name), 'utf8')) as Omit<Entry, 'name'>) })
     }
     return found
   }
 
-  /** @returns the name under which to remove it; names sort by time */
-  async write(inserts: readonly Insert[]): Promise<string> {
+  /** Keeps a group until it is removed; names sort by time. */
+  async write(epoch: number, inserts: readonly Insert[]): Promise<Entry> {
     const name = `${String(Date.now()).padStart(15, '0')}-${inserts[0]?.token}.json`
     const path = join(this.#directory, name)
-    await writeFile(`${path}.part`, JSON.stringify(inserts), { mode: 0o600 })
+    await writeFile(`${path}.part`, JSON.stringify({ epoch, inserts }), { mode: 0o600 })
     await rename(`${path}.part`, path)
-    return name
+    return { name, epoch, inserts }
   }
 
   async remove(name: string): Promise<void> {

@@ -61,20 +61,32 @@ export class Seals {
     this.#sealedUntil = COARSE.map((level) => known.get(level.id) ?? 0)
   }
 
-  /** Seals what is due, a span of one level at most; call it again until it returns false. */
-  async advance(): Promise<boolean> {
+  /** The next span to seal: of the finest level whose span is over and complete in the level below. */
+  #next() {
     const now = Math.floor(this.#clock() / 1000) - GRACE_SECONDS
     for (const [at, level] of COARSE.entries()) {
-      const from = this.#sealedUntil[at] as number
+      const from = this.#sealedUntil[at] ?? 0
       const until = from + level.seconds
-      const below = at === 0 ? { ...DAY, until: now } : { ...(COARSE[at - 1] as typeof DAY), until: this.#sealedUntil[at - 1] as number }
-      if (until > now || until > below.until) continue
-      for (const { table } of ROLLUPS) await sealFrom(this.#store, { table, level: level.id, from, below: below.id })
-      await this.#record(level.id, until)
-      this.#sealedUntil = this.#sealedUntil.with(at, until)
-      return true
+      const below = COARSE[at - 1] ?? DAY
+      const complete = at === 0 ? now : (this.#sealedUntil[at - 1] ?? 0)
+      if (until <= now && until <= complete) return { at, level, below, from, until }
     }
-    return false
+    return null
+  }
+
+  get due(): boolean {
+    return this.#next() !== null
+  }
+
+  /** Seals what is due, a span of one level at most, and tells whether there was one. Runs in the writer's lane. */
+  async advance(): Promise<boolean> {
+    const next = this.#next()
+    if (!next) return false
+    const { at, level, below, from, until } = next
+    for (const { table } of ROLLUPS) await sealFrom(this.#store, { table, level: level.id, from, below: below.id })
+    await this.#record(level.id, until)
+    this.#sealedUntil = this.#sealedUntil.with(at, until)
+    return true
   }
 
   async #record(level: number, until: number): Promise<void> {

@@ -13,7 +13,8 @@ import type { NameKind, Names } from '../names.ts'
 import type { Seals } from './seals.ts'
 import type { Event } from './event.ts'
 import { IdFilter, idHash } from './id-filter.ts'
-import type { Insert, Journal } from './journal.ts'
+import type { Entry, Insert, Journal } from './journal.ts'
+import { LONGEST_INSERT_MS, type Lane } from './lane.ts'
 
 export interface Rejection {
   /** Position in the caller's batch, from 0. */
@@ -81,7 +82,8 @@ const INSERT_SETTINGS: ClickHouseSettings = {
   input_format_parallel_parsing: 0,
   optimize_on_insert: 0,
   parallel_view_processing: 1,
-  max_execution_time: 60,
+  // Within a turn of the lane; see LONGEST_INSERT_MS.
+  max_execution_time: 10,
   wait_end_of_query: 1,
 }
 
@@ -90,6 +92,7 @@ export interface WriterOptions {
   names: Names
   journal: Journal
   seals: Seals
+  lane: Lane
   filterMegabytes: number
   /** Told before the callers are: these events of a tenant are now in every table. */
   onStored?: (tenant: number, timestamps: readonly number[]) => void
@@ -109,6 +112,10 @@ export class Writer {
   #running: Promise<void> | undefined
   /** False while a journalled group cannot be stored: nothing may pass it, so new batches are refused at once. */
   #healthy = true
+  #reaper: NodeJS.Timeout | undefined
+  /** Up to when, on ClickHouse's clock, the id filter knows what other instances stored; `#behind` asks for a look. */
+  #seenUntil = 0
+  #behind = false
 
   constructor(options: WriterOptions) {
     this.#options = options
@@ -117,13 +124,15 @@ export class Writer {
 
   /** Completes what an earlier run left half done, then starts taking batches. */
   async start(): Promise<void> {
-    for (const { name, inserts } of await this.#options.journal.pending()) {
-      this.#options.log('warn', 'completing an insert of an earlier run', { name })
-      await this.#insertUntilStored(inserts)
-      await this.#options.journal.remove(name)
+    const { journal, log, seals } = this.#options
+    for (const entry of await journal.pending()) {
+      log('warn', 'completing an insert of an earlier run', { name: entry.name })
+      await this.#insertUntilStored(entry)
+      await journal.remove(entry.name)
     }
-    await this.#options.seals.load()
+    await seals.load()
     this.#running = this.#run()
+    this.#reaper = setInterval(() => this.#refuseImpatient(), 1_000).unref()
     void this.#loadFilter()
   }
 
@@ -163,46 +172,61 @@ export class Writer {
     this.#closing = true
     this.#wake()
     await Promise.race([this.#running, sleep(PATIENCE_MS, undefined, { ref: false })])
+    clearInterval(this.#reaper)
   }
 
   async #run(): Promise<void> {
+    const { lane, log, seals } = this.#options
     let sealAt = 0
     while (!this.#closing || this.#queue.length > 0) {
-      if (performance.now() >= sealAt && !this.#closing) {
+      const sealing = !this.#closing && performance.now() >= sealAt && seals.due
+      if (performance.now() >= sealAt) sealAt = performance.now() + SEAL_CHECK_MS
+      try {
+        if (!sealing && this.#queue.length === 0 && this.#upkeep.length === 0) {
+          await lane.leave()
+          // Something may have come while the lane was given up.
+          if (this.#queue.length === 0 && this.#upkeep.length === 0) await this.#nextBatch(sealAt - performance.now())
+          continue
+        }
+        const turn = await lane.enter()
+        if (!turn.kept || this.#behind) await this.#catchUp()
         // While spans are due they follow each other, but callers that wait go first.
-        const more = await this.#seal()
-        sealAt = performance.now() + (more ? 0 : SEAL_CHECK_MS)
+        if (sealing && (await seals.advance())) sealAt = 0
+        await this.#upkeep.shift()?.()
+        const group = this.#takeGroup()
+        if (group.length > 0) await this.#storeGroup(group, turn.epoch)
+      } catch (error) {
+        log('error', 'the writer cannot go on and tries again', { error: String(error) })
+        await sleep(200)
       }
-      await this.#upkeep.shift()?.()
-      if (this.#queue.length === 0) {
-        if (this.#upkeep.length === 0) await this.#nextBatch(sealAt - performance.now())
-        continue
-      }
-      const group = this.#takeGroup()
-      if (group.length > 0) await this.#storeGroup(group)
     }
+    await lane.leave().catch(() => {})
   }
 
   #takeGroup(): Waiting[] {
     const group: Waiting[] = []
     let events = 0
-    const tooOld = performance.now() - PATIENCE_MS
     while (this.#queue.length > 0) {
       const next = this.#queue[0] as Waiting
       if (group.length > 0 && events + next.batch.events.length > MAX_GROUP_EVENTS) break
-      this.#queue.shift()
-      if (next.since < tooOld) {
-        next.reject(unavailable('Events cannot be stored right now.', 2))
-        continue
-      }
       group.push(next)
       events += next.batch.events.length
+      this.#queue.shift()
     }
     return group
   }
 
-  async #storeGroup(group: readonly Waiting[]): Promise<void> {
-    // A caller is not kept waiting for ever; its events may still be on their way, and its retry will find them.
+  /** A caller is not kept waiting for ever: what is still queued after a while is refused. */
+  #refuseImpatient(): void {
+    const tooOld = performance.now() - PATIENCE_MS
+    while (this.#queue[0] && this.#queue[0].since < tooOld) {
+      this.#queue.shift()?.reject(unavailable('Events cannot be stored right now.', 2))
+    }
+  }
+
+  async #storeGroup(group: readonly Waiting[], epoch: number): Promise<void> {
+    const { journal, log, onStored } = this.#options
+    // These events may still be on their way when their callers are sent off; a retry will find them.
     const impatient = setTimeout(() => {
       for (const { reject } of group) reject(unavailable('Events cannot be stored right now.', 2))
       this.#healthy = false
@@ -210,19 +234,19 @@ export class Writer {
     try {
       const { inserts, receipts, added } = await this.#prepare(group)
       if (inserts.length > 0) {
-        const name = await this.#options.journal.write(inserts)
-        await this.#insertUntilStored(inserts)
+        const entry = await journal.write(epoch, inserts)
+        await this.#insertUntilStored(entry)
         for (const [tenant, events] of added) {
           for (const event of events) this.#filter.addHash(idHash(event.id))
-          this.#options.onStored?.(tenant, events.map(({ timestamp }) => timestamp))
+          onStored?.(tenant, events.map(({ timestamp }) => timestamp))
         }
-        await this.#options.journal.remove(name)
+        await journal.remove(entry.name)
       }
       group.forEach(({ resolve }, at) => resolve(receipts[at] as Receipt))
       this.#healthy = true
     } catch (error) {
-      // Nothing was journalled, so nothing of this group will be stored.
-      this.#options.log('error', 'a group of events could not be prepared', { error: String(error) })
+      // Nothing was sent, or it was given up: no figure of these events is in any table.
+      log('error', 'a group of events could not be stored', { error: String(error) })
       for (const { reject } of group) reject(unavailable('Events cannot be stored right now.', 2, error))
       await sleep(200)
     } finally {
@@ -365,18 +389,67 @@ export class Writer {
   }
 
   /** Journalled inserts are sent until they are stored: nothing else can be known about them. */
-  async #insertUntilStored(inserts: readonly Insert[]): Promise<void> {
+  async #insertUntilStored({ epoch, inserts }: Entry): Promise<void> {
+    const { lane, log } = this.#options
     for (const insert of inserts) {
       for (let wait = 50; ; wait = Math.min(wait * 2, 2_000)) {
         try {
+          const turn = await lane.enter()
+          if (turn.epoch !== epoch && (await this.#storedByOthers(insert, epoch))) {
+            log('error', 'events were stored by another instance while this one could not: run npm run reconcile', {
+              table: insert.table,
+            })
+            return
+          }
           await this.#insert(insert)
           break
         } catch (error) {
-          this.#options.log('error', 'an insert failed and is sent again', { table: insert.table, error: String(error) })
+          log('error', 'an insert failed and is sent again', { table: insert.table, error: String(error) })
           await sleep(wait)
         }
       }
     }
+  }
+
+  /**
+   * Whether a caller, refused here, has meanwhile stored some of these events through another instance. Then they must
+   * not be sent again; rollups that the first attempt reached alone would be too high, which reconcile repairs.
+   */
+  async #storedByOthers({ table, rows }: Insert, epoch: number): Promise<boolean> {
+    const since = await this.#options.lane.takenOver(epoch)
+    if (since === null || table !== 'events') return false
+    const byTenant = new Map<number, string[]>()
+    for (const line of rows.split('\n')) {
+      const [tenant, , id] = JSON.parse(line) as [number, string, string]
+      const ids = byTenant.get(tenant) ?? []
+      ids.push(id)
+      byTenant.set(tenant, ids)
+    }
+    for (const [tenant, ids] of byTenant) {
+      for (let at = 0; at < ids.length; at += LOOKUP_SLICE) {
+        const [row] = await this.#options.store.readInternal<{ stored: number }>(
+          'events_of_others',
+          `SELECT count() AS stored FROM events
+           WHERE tenant = {tenant:UInt32} AND id IN {ids:Array(String)} AND received_at >= {since:DateTime64(3, 'UTC')}
+           SETTINGS min_table_rows_to_use_projection_index = 0`,
+          { tenant, ids: ids.slice(at, at + LOOKUP_SLICE), since: dateTime64(since) },
+        )
+        if (row && row.stored > 0) return true
+      }
+    }
+    return false
+  }
+
+  /** Learns what other instances stored since this one last looked. */
+  async #catchUp(): Promise<void> {
+    const { store, seals } = this.#options
+    await seals.load()
+    this.#lastNumber.clear()
+    if (!this.#filter.isComplete) return
+    const now = await store.now()
+    await store.hashesOfIds((hash) => this.#filter.addHash(hash), this.#seenUntil - LONGEST_INSERT_MS)
+    this.#seenUntil = now
+    this.#behind = false
   }
 
   /** Waits for a batch, or until the time is up. */
@@ -391,21 +464,15 @@ export class Writer {
     })
   }
 
-  async #seal(): Promise<boolean> {
-    try {
-      return await this.#options.seals.advance()
-    } catch (error) {
-      this.#options.log('warn', 'sealing failed and is tried again', { error: String(error) })
-      return false
-    }
-  }
-
   /** Fills the id filter with what earlier runs stored; until then every id is looked up. */
   async #loadFilter(): Promise<void> {
     while (!this.#closing && !this.#filter.isComplete) {
       try {
-        await this.#options.store.hashesOfIds((hash) => this.#filter.addHash(hash))
+        const { store } = this.#options
+        this.#seenUntil = await store.now()
+        await store.hashesOfIds((hash) => this.#filter.addHash(hash))
         this.#filter.complete()
+        this.#behind = true
       } catch (error) {
         this.#options.log('warn', 'the id filter could not be filled yet', { error: String(error) })
         await sleep(1_000, undefined, { ref: false })
