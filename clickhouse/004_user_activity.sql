@@ -1,7 +1,8 @@
 -- user_activity: sums of each user over spans of time, to rank them. Levels as in `activity`, from the day up: finer
 -- parts of a range are read from `events`, a day of one tenant at most on either side.
 --
--- `assistants` is the set of assistants the user talked to; read it with groupBitmapMerge.
+-- `events` is what users are ranked by: the sum of the four counts, in one column. `assistants` is the set of assistants
+-- the user talked to; read it with groupUniqArrayArray.
 
 CREATE TABLE IF NOT EXISTS user_activity
 (
@@ -9,6 +10,7 @@ CREATE TABLE IF NOT EXISTS user_activity
     level             UInt8,
     start             DateTime('UTC'),
     user_no           UInt32,
+    events            SimpleAggregateFunction(sum, UInt64),
     incoming_messages SimpleAggregateFunction(sum, UInt64),
     outgoing_messages SimpleAggregateFunction(sum, UInt64),
     tasks_initiated   SimpleAggregateFunction(sum, UInt64),
@@ -17,7 +19,7 @@ CREATE TABLE IF NOT EXISTS user_activity
     input_tokens      SimpleAggregateFunction(sum, UInt64),
     output_tokens     SimpleAggregateFunction(sum, UInt64),
     last_at           SimpleAggregateFunction(max, DateTime64(3, 'UTC')),
-    assistants        AggregateFunction(groupBitmap, UInt32)
+    assistants        SimpleAggregateFunction(groupUniqArrayArray, Array(UInt32))
 )
 ENGINE = AggregatingMergeTree
 ORDER BY (tenant, level, start, user_no)
@@ -31,6 +33,7 @@ SELECT
     spot.1 AS level,
     toDateTime(intDiv(second, seconds) * seconds, 'UTC') AS start,
     user_no,
+    count() AS events,
     countIf(event_type = 'incomingMessages') AS incoming_messages,
     countIf(event_type = 'outgoingMessages') AS outgoing_messages,
     countIf(event_type = 'tasksInitiated') AS tasks_initiated,
@@ -39,7 +42,7 @@ SELECT
     sum(input) AS input_tokens,
     sum(output) AS output_tokens,
     max(at) AS last_at,
-    groupBitmapState(assistant_no) AS assistants
+    groupUniqArray(assistant_no) AS assistants
 FROM
 (
     SELECT

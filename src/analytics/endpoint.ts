@@ -26,12 +26,21 @@ export interface Answer {
   readonly covers: Range
 }
 
+/** An answer that is sent while it is made. */
+export interface Export {
+  readonly headers: Record<string, string>
+  readonly chunks: AsyncIterator<Uint8Array>
+}
+
 /** One GET endpoint: its parameters and its answer. */
 export interface Endpoint<E extends v.ObjectEntries> {
   readonly parameters: E
   answer(question: Question<E>): Promise<Answer>
-  /** Where the answer may be larger than memory: the response that streams it, or null to use `answer`. */
-  stream?(question: Question<E>): Promise<Response | null>
+  /** Where the answer may be larger than memory: whether this one is to be streamed, and what is then sent. */
+  readonly export?: {
+    wanted(asked: Pick<Question<E>, 'parameters' | 'accept'>): boolean
+    open(question: Question<E>): Promise<Export>
+  }
 }
 
 export const endpoint = <E extends v.ObjectEntries>(definition: Endpoint<E>): Endpoint<E> => definition

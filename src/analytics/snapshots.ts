@@ -52,29 +52,39 @@ export const snapshots = endpoint({
   async answer(question) {
     const { startDate, endDate } = question.parameters
     const { value } = await rowsOf(question).next()
-    return { covers: { from: startDate, to: endDate }, data: value ?? [] }
+    // `final` changes when the last period is over, which may be after the range is.
+    const to = Math.max(endDate, entriesOf(question).at(-1)?.end ?? endDate)
+    return { covers: { from: startDate, to }, data: value ?? [] }
   },
 
-  async stream(question) {
-    const format = question.parameters.format ?? accepted(question.accept)
-    if (format === 'json' && entriesOf(question).length <= ROWS_A_QUERY) return null
-    const rows = rowsOf(question)
-    // The first rows are read before the status line is sent, so that a failing store is a 503 and not a broken file.
-    const first = await rows.next()
-    return new Response(ReadableStream.from(written(format, first, rows)) as ReadableStream<Uint8Array>, {
-      headers: {
-        'Content-Type': `${MEDIA_TYPES[format]}; charset=utf-8`,
-        'Cache-Control': 'private, no-cache',
-        ...(format === 'json' ? {} : { 'Content-Disposition': `attachment; filename="${filename(question, format)}"` }),
-      },
-    })
+  export: {
+    wanted: (asked) => formatOf(asked) !== 'json' || entriesOf(asked).length > ROWS_A_QUERY,
+
+    async open(question) {
+      const format = formatOf(question)
+      const rows = rowsOf(question)
+      // The first rows are read before the status line is sent, so that a failing store is a 503 and not a broken file.
+      const first = await rows.next()
+      return {
+        headers: {
+          'Content-Type': `${MEDIA_TYPES[format]}; charset=utf-8`,
+          'Cache-Control': 'private, no-cache',
+          ...(format === 'json' ? {} : { 'Content-Disposition': `attachment; filename="${filename(question, format)}"` }),
+        },
+        chunks: written(format, first, rows),
+      }
+    },
   },
 })
+
+type Asked = Pick<Question<typeof parameters>, 'parameters' | 'accept'>
+
+const formatOf = ({ parameters: { format }, accept }: Asked): Format => format ?? accepted(accept)
 
 const filename = ({ parameters: { startDate, endDate, period: unit } }: Question<typeof parameters>, format: Format) =>
   `snapshots-${unit}-${toIso(startDate).slice(0, 10)}-${toIso(endDate).slice(0, 10)}.${format}`
 
-const entriesOf = ({ parameters: { period: unit, startDate, endDate, timezone } }: Question<typeof parameters>) =>
+const entriesOf = ({ parameters: { period: unit, startDate, endDate, timezone } }: Asked) =>
   periodsBetween(unit, startDate, endDate, timezone)
 
 async function* rowsOf(question: Question<typeof parameters>): AsyncGenerator<Snapshot[]> {

@@ -198,7 +198,7 @@ export async function seriesOf(store: Store, scope: Scope, name: string, before:
   }
 }
 
-const FIGURES = `${SUMS}, groupBitmapMerge(users) AS activeUsers, groupBitmapMerge(assistants) AS assistants` as const
+const FIGURES = `${SUMS}, groupBitmapMerge(users) AS activeUsers, length(groupUniqArrayArray(assistants)) AS assistants` as const
 
 const totalOf = (found: ReadonlyMap<number, TotalsRow>, range: Range): TotalsRow =>
   (range.to > MIN_INSTANT && found.get(entryOf(range))) || NOTHING
@@ -208,12 +208,12 @@ function sourceOf(scope: Scope, ranges: readonly Range[]) {
   const levels = scope.users ? [] : scope.assistants ? ASSISTANT_LEVELS : FLEET_LEVELS
   const parts = cutAll(ranges, levels, scope.sealedUntil)
   const raw = `
-    SELECT ${RAW_ENTRY}, ${RAW_SUMMED}, groupBitmapState(user_no) AS users, groupBitmapState(assistant_no) AS assistants
+    SELECT ${RAW_ENTRY}, ${RAW_SUMMED}, groupBitmapState(user_no) AS users, groupUniqArray(assistant_no) AS assistants
     FROM events
     WHERE tenant = {tenant:UInt32} AND ${IN_RAW}${filters(scope)}
     GROUP BY entry` as const
   // The fleet's rows carry the set of its assistants; a row of one assistant is its own set.
-  const assistants = scope.assistants ? 'bitmapBuild([assistant_no]) AS assistants' : 'assistants'
+  const assistants = scope.assistants ? '[assistant_no] AS assistants' : 'assistants'
   const spans = `
     SELECT ${SPAN_ENTRY}, ${SUMMED}, users, ${assistants}
     FROM activity

@@ -56,7 +56,7 @@ async function ranking(store: Store, names: Names, scope: Scope, parts: Parts, p
     SELECT user_no, toUInt64(1) AS events FROM events
     WHERE tenant = {tenant:UInt32} AND ${IN_RAW}${filters(scope)}` as const
   const spans = `
-    SELECT user_no, incoming_messages + outgoing_messages + tasks_initiated + tasks_completed AS events
+    SELECT user_no, events
     FROM user_activity
     WHERE tenant = {tenant:UInt32} AND ${IN_SPANS}` as const
   const source =
@@ -93,7 +93,7 @@ async function ranking(store: Store, names: Names, scope: Scope, parts: Parts, p
 /** All figures of the users on the list. */
 function details(store: Store, scope: Scope, parts: Parts, top: readonly Ranked[]) {
   const raw = `
-    SELECT user_no, ${RAW_SUMMED}, groupBitmapState(assistant_no) AS assistants
+    SELECT user_no, ${RAW_SUMMED}, groupUniqArray(assistant_no) AS assistants
     FROM events
     WHERE tenant = {tenant:UInt32} AND ${IN_RAW} AND user_no IN {listed:Array(UInt32)}${filters(scope)}
     GROUP BY user_no` as const
@@ -106,7 +106,7 @@ function details(store: Store, scope: Scope, parts: Parts, top: readonly Ranked[
   return store.read<Omit<TotalsRow, 'activeUsers'> & { user: number; assistants: number }>(
     scope,
     'users_top_details',
-    tenantSql(`SELECT user_no AS user, ${SUMS}, groupBitmapMerge(assistants) AS assistants FROM (${source}) GROUP BY user_no`),
+    tenantSql(`SELECT user_no AS user, ${SUMS}, length(groupUniqArrayArray(assistants)) AS assistants FROM (${source}) GROUP BY user_no`),
     { ...partParams(parts, scope), listed: top.map(({ user }) => user) },
   )
 }

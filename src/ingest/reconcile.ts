@@ -55,9 +55,9 @@ interface Rollup {
 }
 
 const KEYS = {
-  fleet: { raw: 'toUInt32(0)', stored: 'assistant_no', only: 'assistant_no = 0', counted: 'user_no', set: 'users' },
-  assistant: { raw: 'assistant_no', stored: 'assistant_no', only: 'assistant_no > 0', counted: 'user_no', set: 'users' },
-  user: { raw: 'user_no', stored: 'user_no', only: 'user_no > 0', counted: 'assistant_no', set: 'assistants' },
+  fleet: { raw: 'toUInt32(0)', stored: 'assistant_no', only: 'assistant_no = 0', counted: 'user_no', distinct: 'groupBitmapMerge(users)' },
+  assistant: { raw: 'assistant_no', stored: 'assistant_no', only: 'assistant_no > 0', counted: 'user_no', distinct: 'groupBitmapMerge(users)' },
+  user: { raw: 'user_no', stored: 'user_no', only: 'user_no > 0', counted: 'assistant_no', distinct: 'length(groupUniqArrayArray(assistants))' },
 } as const
 
 const ROLLUPS: readonly Rollup[] = [
@@ -91,7 +91,7 @@ const storedRows = ({ table, by }: Rollup) => `
   SELECT tenant, toUInt32(intDiv(toUnixTimestamp(start), {seconds:UInt32}) * {seconds:UInt32}) AS day, ${KEYS[by].stored} AS key,
     sum(incoming_messages) AS a, sum(outgoing_messages) AS b, sum(tasks_initiated) AS c, sum(tasks_completed) AS d,
     sum(cost_nanos) AS cost, sum(input_tokens) AS input, sum(output_tokens) AS output,
-    toUnixTimestamp64Milli(max(last_at)) AS last, toUInt64(groupBitmapMerge(${KEYS[by].set})) AS counted
+    toUnixTimestamp64Milli(max(last_at)) AS last, toUInt64(${KEYS[by].distinct}) AS counted
   FROM ${table}
   WHERE level = {level:UInt8} AND ${KEYS[by].only}
     AND start >= {from:DateTime64(3, 'UTC')} AND start < {to:DateTime64(3, 'UTC')}

@@ -12,19 +12,22 @@ import type { Instant } from '../time/calendar.ts'
 /** A span is sealed this long after its end, when the stragglers are mostly in. Only speed depends on it. */
 const GRACE_SECONDS = 600
 
-const SUMMED = [
-  'incoming_messages',
-  'outgoing_messages',
-  'tasks_initiated',
-  'tasks_completed',
-  'cost_nanos',
-  'input_tokens',
-  'output_tokens',
-]
+/** How rows of a finer level add up to one of a coarser, column by column. */
+const SUMS = {
+  incoming_messages: 'sum(incoming_messages)',
+  outgoing_messages: 'sum(outgoing_messages)',
+  tasks_initiated: 'sum(tasks_initiated)',
+  tasks_completed: 'sum(tasks_completed)',
+  cost_nanos: 'sum(cost_nanos)',
+  input_tokens: 'sum(input_tokens)',
+  output_tokens: 'sum(output_tokens)',
+  last_at: 'max(last_at)',
+  assistants: 'groupUniqArrayArray(assistants)',
+}
 
 const ROLLUPS = [
-  { table: 'activity', key: 'assistant_no', sets: ['users', 'assistants'] },
-  { table: 'user_activity', key: 'user_no', sets: ['assistants'] },
+  { table: 'activity', key: 'assistant_no', columns: { ...SUMS, users: 'groupBitmapMergeState(users)' } },
+  { table: 'user_activity', key: 'user_no', columns: { ...SUMS, events: 'sum(events)' } },
 ]
 
 export class Seals {
@@ -111,7 +114,7 @@ export async function sealFrom(
   const rollup = ROLLUPS.find((candidate) => candidate.table === table)
   const seconds = COARSE.find(({ id }) => id === level)?.seconds
   if (!rollup || !seconds) throw new RangeError(`no coarse level ${level} of ${table}`)
-  const { key, sets } = rollup
+  const { key, columns } = rollup
   const ofTenant = tenant === undefined ? '' : 'AND tenant = {tenant:UInt32}'
   const query_params = { level, below, from, until: from + seconds, tenant: tenant ?? 0 }
   if (tenant !== undefined) {
@@ -123,10 +126,9 @@ export async function sealFrom(
   }
   await store.admin.command({
     query: `
-      INSERT INTO ${table} (tenant, level, ${key}, start, ${SUMMED.join(', ')}, last_at, ${sets.join(', ')})
+      INSERT INTO ${table} (tenant, level, ${key}, start, ${Object.keys(columns).join(', ')})
       SELECT tenant, {level:UInt8} AS sealed_level, ${key}, {from:DateTime('UTC')} AS sealed_start,
-        ${SUMMED.map((name) => `sum(${name})`).join(', ')}, max(last_at),
-        ${sets.map((name) => `groupBitmapMergeState(${name})`).join(', ')}
+        ${Object.values(columns).join(', ')}
       FROM ${table}
       WHERE level = {below:UInt8} AND start >= {from:DateTime('UTC')} AND start < {until:DateTime('UTC')} ${ofTenant}
       GROUP BY tenant, ${key}
