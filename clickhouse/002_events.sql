@@ -8,18 +8,18 @@ CREATE TABLE IF NOT EXISTS events
 (
     tenant        UInt32,                                       -- names.number of the tenant
     timestamp     DateTime64(3, 'UTC') CODEC(Delta, LZ4),       -- when it happened, as the caller says
-    id            String,                                       -- the caller's, or made up; unique within the tenant
+    id            String CODEC(ZSTD(1)),                        -- the caller's, or made up; unique within the tenant
     event_type    Enum8('incomingMessages' = 1, 'outgoingMessages' = 2, 'tasksInitiated' = 3, 'tasksCompleted' = 4),
     assistant     LowCardinality(String),
-    user          String,
+    user          String CODEC(ZSTD(1)),
     assistant_no  UInt32,                                       -- names.number of the assistant
     user_no       UInt32,                                       -- names.number of the user
     cost_nanos    UInt64,                                       -- 1e-9 USD: integers add up exactly in any order
     input_tokens  UInt32,
     output_tokens UInt32,
     model         LowCardinality(String),                       -- '' where none was sent, as in the next two
-    trace_id      String,
-    metadata      String,                                       -- a JSON object as text
+    trace_id      String CODEC(ZSTD(1)),
+    metadata      String CODEC(ZSTD(1)),                        -- a JSON object as text
     -- How many of the coarse levels (src/analytics/levels.ts) were already sealed over this moment when the event was
     -- accepted. The views write such a late event into those levels as well.
     late_levels   UInt8,

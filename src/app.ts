@@ -1,6 +1,7 @@
 /** The HTTP face: routes, and what is true of every request (identity, limits, headers, errors). */
 import { randomUUID } from 'node:crypto'
 import { Hono, type Context } from 'hono'
+import { cors } from 'hono/cors'
 import { HTTPException } from 'hono/http-exception'
 import { secureHeaders } from 'hono/secure-headers'
 import type * as v from 'valibot'
@@ -33,6 +34,8 @@ export interface AppParts {
   readonly cache: AnswerCache
   readonly limits: TenantLimits
   readonly operations: Hono
+  /** Origins whose pages may call the service; none by default. */
+  readonly corsOrigins: readonly string[]
   readonly clock: () => number
   readonly log: Log
 }
@@ -83,6 +86,16 @@ export function createApp(parts: AppParts) {
       xXssProtection: false,
     }),
   )
+  if (parts.corsOrigins.length > 0) {
+    app.use(
+      cors({
+        origin: [...parts.corsOrigins],
+        allowHeaders: ['Authorization', 'Content-Type', 'Content-Encoding', 'Idempotency-Key', 'If-None-Match'],
+        exposeHeaders: ['ETag', 'RateLimit', 'RateLimit-Policy', 'Retry-After', 'X-Request-Id'],
+        maxAge: 600,
+      }),
+    )
+  }
 
   for (const [path, definition] of Object.entries(ENDPOINTS)) {
     app.get(path, (c) => answer(c, definition as unknown as Endpoint<v.ObjectEntries>, parts))
@@ -124,17 +137,67 @@ async function answer<E extends v.ObjectEntries>(
   if (kept) return revalidated(c, kept)
 
   const given = readParameters(definition.parameters, url.searchParams)
-  return parts.limits.run(principal.tenant, async () => {
-    const { assistant, user } = given as { assistant?: string[]; user?: string[] }
-    const scope = await scopeOf(c, principal, assistant, user, parts)
-    const question = { store: parts.store, names: parts.names, scope, now, parameters: given, accept }
-    const streamed = await definition.stream?.(question)
-    if (streamed) return streamed
-    const found = await parts.cache.find(key, scope.tenant, now, c.req.raw.signal, async (signal) => {
-      const { covers, ...rest } = await definition.answer({ ...question, scope: { ...scope, signal } })
-      return { covers, body: JSON.stringify({ success: true, ...rest }) }
-    })
-    return revalidated(c, found)
+  const { signal } = c.req.raw
+  const { limits, names } = parts
+  const tenant =
+    names.known(0, 'tenant', principal.tenant) ??
+    (await limits.run(principal.tenant, () => names.tenant(principal.tenant), signal))
+  const questionFor = async (asker: AbortSignal) => {
+    const scope = await scopeOf(c, { ...(given as Filters), tenant, principal, signal: asker }, parts)
+    return { store: parts.store, names, scope, now, parameters: given, accept }
+  }
+  if (definition.export?.wanted({ parameters: given, accept })) {
+    const { open } = definition.export
+    const close = limits.openExport(principal.tenant)
+    try {
+      const { headers, chunks } = await limits.run(principal.tenant, async () => open(await questionFor(signal)), signal)
+      for (const [name, value] of Object.entries(headers)) c.header(name, value)
+      if (c.req.method !== 'HEAD') return c.body(sent(chunks, close))
+    } catch (error) {
+      close()
+      throw error
+    }
+    close()
+    return c.body(null)
+  }
+  // Only what asks ClickHouse takes one of the tenant's places, and it looks names up after the cache has noted the
+  // tenant's last write: a name that is written in between must not be kept as unknown.
+  const found = await parts.cache.find(key, tenant, now, signal, (asker) =>
+    limits.run(
+      principal.tenant,
+      async () => {
+        const { covers, ...rest } = await definition.answer(await questionFor(asker))
+        return { covers, body: JSON.stringify({ success: true, ...rest }) }
+      },
+      asker,
+    ),
+  )
+  return revalidated(c, found)
+}
+
+interface Filters {
+  readonly assistant?: readonly string[]
+  readonly user?: readonly string[]
+}
+
+/** A body that is made as fast as the caller takes it; `done` is called once, however it ends. */
+function sent(chunks: AsyncIterator<Uint8Array>, done: () => void): ReadableStream<Uint8Array> {
+  return new ReadableStream({
+    async pull(controller) {
+      try {
+        const next = await chunks.next()
+        if (!next.done) return controller.enqueue(next.value)
+        done()
+        controller.close()
+      } catch (error) {
+        done()
+        throw error
+      }
+    },
+    async cancel() {
+      done()
+      await chunks.return?.()
+    },
   })
 }
 
@@ -154,25 +217,22 @@ function revalidated(c: Context<Env>, { body, etag }: Kept): Response {
 /** What the question is about: the filters it names, cut down to what the token may see. */
 async function scopeOf(
   c: Context<Env>,
-  principal: Principal,
-  assistantIds: string[] | undefined,
-  userIds: string[] | undefined,
+  asked: Filters & { tenant: number; principal: Principal; signal: AbortSignal },
   { names, seals, log }: AppParts,
 ): Promise<Scope> {
-  const tenant = await names.tenant(principal.tenant)
-  const visible = principal.assistants
-    ? (assistantIds ?? principal.assistants).filter((id) => principal.assistants?.includes(id))
-    : assistantIds
+  const { tenant, signal, user, assistant } = asked
+  const reach = asked.principal.assistants
+  const visible = reach ? (assistant ?? reach).filter((id) => reach.includes(id)) : assistant
   const [assistantNumbers, userNumbers] = await Promise.all([
     visible && names.numbers(tenant, 'assistant', visible),
-    userIds && names.numbers(tenant, 'user', userIds),
+    user && names.numbers(tenant, 'user', user),
   ])
   return {
     tenant,
     assistants: filterOf(assistantNumbers),
     users: filterOf(userNumbers),
     sealedUntil: seals.sealedUntil,
-    signal: c.req.raw.signal,
+    signal,
     onQuery: (name, ms) =>
       log('debug', 'query', { requestId: c.get('requestId'), tenant, name, ms: Math.round(ms * 10) / 10 }),
   }

@@ -60,6 +60,9 @@ export interface ServiceOptions {
   log: Log
   /** Epoch milliseconds; tests fix it. */
   clock?: () => number
+  /** What takes the place of the store and the cache; tests put broken ones in, to see that they would notice. */
+  makeStore?: (options: StoreOptions) => Store
+  makeCache?: (megabytes: number, maxAgeMs: number) => AnswerCache
 }
 
 /** Brings the database up to this build; safe to run from several services at once. */
@@ -78,10 +81,12 @@ export async function migrateDatabase(clickhouse: Connection, database: string, 
 }
 
 /** Migrates the database and builds the service on it. */
-export async function createService({ config, clickhouse, database, log, clock = Date.now }: ServiceOptions) {
+export async function createService(options: ServiceOptions) {
+  const { config, clickhouse, database, log, clock = Date.now } = options
+  const { makeStore = (to) => new Store(to), makeCache = (...limits) => new AnswerCache(...limits) } = options
   const dataDir = resolve(config.DATA_DIR)
   await migrateDatabase(clickhouse, database, log)
-  const store = new Store({
+  const store = makeStore({
     ...clickhouse,
     database,
     queryTimeoutSeconds: config.QUERY_TIMEOUT_SECONDS,
@@ -90,7 +95,7 @@ export async function createService({ config, clickhouse, database, log, clock =
   const localKey = config.localKey ? await loadLocalKey(dataDir) : undefined
   const names = new Names(store)
   // Another instance on the same server may store events that this one does not see.
-  const cache = new AnswerCache(config.CACHE_MB, config.CLICKHOUSE_URL === undefined ? Infinity : SHARED_MAX_AGE_MS)
+  const cache = makeCache(config.CACHE_MB, config.CLICKHOUSE_URL === undefined ? Infinity : SHARED_MAX_AGE_MS)
   const seals = new Seals(store, clock)
   const writer = new Writer({
     store,
@@ -114,6 +119,7 @@ export async function createService({ config, clickhouse, database, log, clock =
     cache,
     limits: new TenantLimits(config.RATE_LIMIT_PER_SECOND, config.MAX_CONCURRENT_QUERIES),
     operations: operations(shared, selfCheck),
+    corsOrigins: config.CORS_ORIGINS,
     ingestion: {
       writer,
       clock,

@@ -90,7 +90,7 @@ const ASSISTANTS: readonly Assistant[] = [
 ]
 
 /** Conversations in an hour when everybody is as active as can be. */
-const RATE = 142
+const RATE = 155
 const GROWTH_OF_A_MONTH = 0.5
 
 /** How active people are by the hour on their own clocks. */
@@ -213,23 +213,37 @@ function weightAt({ name, weight }: Assistant, age: number): number {
   return weight * Math.min(Math.max(age - FINDINGS.newcomer.from + 1, 0) / 48, 1)
 }
 
-/** The events of an hour, oldest first. Conversations begin and end within it. */
+/** The events of an hour, oldest first: of conversations that begin in it, and in the hour before. */
 export function eventsOfHour(anchor: Hour, hour: Hour): DemoEvent[] {
+  const from = new Date(hour * HOUR_MS).toISOString()
+  const until = new Date((hour + 1) * HOUR_MS).toISOString()
+  return [...eventsBegunIn(anchor, hour - 1), ...eventsBegunIn(anchor, hour)]
+    .filter(({ timestamp }) => timestamp >= from && timestamp < until)
+    .sort((a, b) => (a.timestamp < b.timestamp ? -1 : a.timestamp > b.timestamp ? 1 : 0))
+}
+
+/** Hours are mostly asked for one after the other, and each is needed twice. */
+let kept: { anchor: Hour; hour: Hour; events: readonly DemoEvent[] } | undefined
+
+function eventsBegunIn(anchor: Hour, hour: Hour): readonly DemoEvent[] {
+  if (kept?.anchor === anchor && kept.hour === hour) return kept.events
   const age = hour - anchor
   const random = chance(Math.imul(hour, 0x9e37_79b1) ^ SEED)
-  const weights = ASSISTANTS.map((each) => weightAt(each, age))
-  const shares = cumulative(weights, (weight) => weight)
+  const shares = cumulative(ASSISTANTS, (each) => weightAt(each, age))
   const active = ZONES.reduce((sum, { offset, share }) => sum + share * activity(hour, offset), 0) / MOST_ACTIVE
   const growth = 1 + GROWTH_OF_A_MONTH * Math.min(Math.max(age / HISTORY_HOURS + 1, 0), 1)
 
   const events: DemoEvent[] = []
-  for (let left = poisson(random, RATE * growth * active); left > 0; left--) {
+  const count = poisson(random, RATE * growth * active)
+  for (let at = 0; at < count; at++) {
     let user: User
     do user = USERS[draw(random, USER_SHARES)] as User
     while (random() * MOST_ACTIVE > activity(hour, user.offset))
     const favours = weightAt(user.favourite, age) > 0 && random() < 0.7
     const other = ASSISTANTS[draw(random, shares)] as Assistant
-    converse(random, favours ? user.favourite : other, user, age, hour, events)
+    // Spread evenly, so that a quiet hour is not silent for minutes.
+    const start = ((at + random()) / count) * HOUR_MS
+    converse(random, favours ? user.favourite : other, user, age, hour * HOUR_MS + start, events)
   }
   const { retryLoop } = FINDINGS
   if (age >= retryLoop.from && age < retryLoop.from + retryLoop.hours) {
@@ -245,11 +259,12 @@ export function eventsOfHour(anchor: Hour, hour: Hour): DemoEvent[] {
     }
   }
   events.forEach((event, at) => (event.id = `demo-${anchor}-${hour}-${at}`))
-  return events.sort((a, b) => (a.timestamp < b.timestamp ? -1 : a.timestamp > b.timestamp ? 1 : 0))
+  kept = { anchor, hour, events }
+  return events
 }
 
-/** Adds one conversation: questions, answers, and with luck a task that gets done. */
-function converse(random: () => number, who: Assistant, user: User, age: number, hour: Hour, events: DemoEvent[]): void {
+/** Adds a conversation that begins at an instant: questions, answers, and with luck a task that gets done. */
+function converse(random: () => number, who: Assistant, user: User, age: number, start: number, events: DemoEvent[]): void {
   const { regression } = FINDINGS
   const regressed = who.name === regression.assistant && age >= regression.from
   const channel = pick(random, CHANNELS)
@@ -257,7 +272,6 @@ function converse(random: () => number, who: Assistant, user: User, age: number,
   const add = (at: number, eventType: EventType, more: Partial<DemoEvent>) =>
     made.push({ at, event: { id: '', eventType, assistant: who.name, user: user.name, ...more } })
 
-  const start = random() * (HOUR_MS - 1_000)
   let now = start
   let traceId = ''
   const turns = Math.min(1 + poisson(random, who.turns - 1), 12)
@@ -274,7 +288,7 @@ function converse(random: () => number, who: Assistant, user: User, age: number,
       traceId = traceOf(random)
       add(now, 'outgoingMessages', { ...priceOf(model, inputTokens, outputTokens), traceId, metadata: { channel, latencyMs } })
     }
-    now += 10_000 + exponential(random, 60_000)
+    now += 10_000 + exponential(random, 80_000)
   }
   if (traceId && random() < who.tasks) {
     const metadata = { task: who.task, prompt: regressed ? regression.prompt : 'v14' }
@@ -284,11 +298,10 @@ function converse(random: () => number, who: Assistant, user: User, age: number,
     now += 2_000 + exponential(random, 45_000)
     if (completed) add(now, 'tasksCompleted', { traceId, metadata })
   }
-  // Late starters hurry, so that an hour is complete in itself.
-  const pace = Math.min(1, (HOUR_MS - 1 - start) / (now - start))
+  // No conversation reaches beyond the hour after the one it began in.
+  const pace = Math.min(1, (HOUR_MS - 1) / (now - start))
   for (const { at, event } of made) {
-    const timestamp = new Date(hour * HOUR_MS + Math.floor(start + (at - start) * pace)).toISOString()
-    events.push({ ...event, timestamp })
+    events.push({ ...event, timestamp: new Date(Math.floor(start + (at - start) * pace)).toISOString() })
   }
 }
 
@@ -304,7 +317,7 @@ function traceOf(random: () => number): string {
   return part() + part() + part() + part()
 }
 
-/** The anchor and the hour that an event's id tells. */
+/** What an event's id tells: the anchor, and the hour in which its conversation began. */
 export function readDemoId(id: string): { anchor: Hour; hour: Hour } | undefined {
   const match = /^demo-(\d+)-(\d+)-\d+$/.exec(id)
   return match ? { anchor: Number(match[1]), hour: Number(match[2]) } : undefined

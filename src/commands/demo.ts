@@ -35,6 +35,7 @@ async function findState({ store, names }: Service, now: number): Promise<State>
     { tenant },
   )
   const last = row && readDemoId(row.id)
+  // A conversation goes on for an hour at most, so what is stored reaches into this hour or the next one.
   if (last) return { anchor: last.anchor, until: last.hour * HOUR_MS - 1 }
   return { anchor: hourOf(now), until: (hourOf(now) - HISTORY_HOURS) * HOUR_MS - 1 }
 }

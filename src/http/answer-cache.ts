@@ -72,7 +72,9 @@ export class AnswerCache {
   }
 
   /**
-   * Finds the answer, once for all who ask at the same time.
+   * Finds the answer, once for all who ask at the same time. What was stored before this call is in it, so whatever
+   * else the answer depends on (numbers of names) has to be looked up by `find`.
+   * @param tenant 0 for one that has no number yet; its answers are not kept, as no event would ever drop them
    * @param caller aborted when this caller goes away
    * @param find gives the body and the range that it depends on; its signal is aborted when every caller is gone
    */
@@ -93,6 +95,7 @@ export class AnswerCache {
       if (--flight.waiting === 0) flight.controller.abort()
     }
     caller.addEventListener('abort', leave, { once: true })
+    if (caller.aborted) leave()
     try {
       return await flight.answer
     } finally {
@@ -111,7 +114,7 @@ export class AnswerCache {
     const answer = find(controller.signal)
       .then(({ body, covers }) => {
         const kept = { body, etag: `"${createHash('sha1').update(body).digest('base64url')}"` }
-        if ((this.#versions.get(tenant) ?? 0) === version) {
+        if (tenant > 0 && (this.#versions.get(tenant) ?? 0) === version) {
           this.#keep(key, { ...kept, tenant, covers, expires: this.#expiry(covers, now) })
         }
         return kept
@@ -139,6 +142,8 @@ export class AnswerCache {
   #keep(key: string, entry: Entry): void {
     if (!this.#entries) return
     this.#entries.set(key, entry)
+    // One that is larger than the whole cache is not in it.
+    if (!this.#entries.has(key)) return
     const keys = this.#byTenant.get(entry.tenant) ?? new Set()
     keys.add(key)
     this.#byTenant.set(entry.tenant, keys)

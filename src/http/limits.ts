@@ -23,6 +23,7 @@ interface Waiter {
 
 /** What one tenant has under way and waiting; kept while there is either. */
 interface Gate {
+  readonly tenant: string
   running: number
   /** Oldest first. */
   readonly waiting: Waiter[]
@@ -48,6 +49,8 @@ export class TenantLimits {
   readonly #turns = new Set<Gate>()
   #running = 0
   #waiting = 0
+  /** Exports that are being sent, by tenant. */
+  readonly #exports = new Map<string, number>()
 
   constructor(perSecond: number, concurrent: number, total = Math.max(TOTAL, concurrent)) {
     this.#perSecond = perSecond
@@ -87,42 +90,59 @@ export class TenantLimits {
    * @throws ApiError 429 where too many of the tenant wait already, 503 where too many of all do, or for too long
    */
   async run<T>(tenant: string, work: () => Promise<T>, caller?: AbortSignal): Promise<T> {
-    const gate = this.#gates.get(tenant) ?? { running: 0, waiting: [] }
+    const gate = this.#gates.get(tenant) ?? { tenant, running: 0, waiting: [] }
     this.#gates.set(tenant, gate)
-    if (gate.running < this.#concurrent && this.#running < this.#total) {
-      gate.running++
-      this.#running++
-    } else await this.#turn(gate, caller)
+    if (gate.running < this.#concurrent && this.#running < this.#total) this.#enter(gate)
+    else await this.#turn(gate, caller)
     try {
       return await work()
     } finally {
       gate.running--
       this.#running--
-      this.#settle(tenant, gate)
+      this.#update(gate)
+      for (const next of this.#turns) {
+        if (this.#running >= this.#total) break
+        const waiter = next.waiting.shift() as Waiter
+        this.#waiting--
+        this.#enter(next)
+        // Out and, where it has more, in again at the end.
+        this.#turns.delete(next)
+        this.#update(next)
+        waiter.enter()
+      }
     }
   }
 
-  /** Hands free places to those who wait, and forgets a gate that nobody uses. */
-  #settle(tenant: string, gate: Gate): void {
-    this.#queueUp(gate)
-    for (const next of this.#turns) {
-      if (this.#running >= this.#total) break
-      // Out and, where it has more, in again at the end.
-      this.#turns.delete(next)
-      const waiter = next.waiting.shift()
-      if (!waiter) continue
-      this.#waiting--
-      next.running++
-      this.#running++
-      this.#queueUp(next)
-      waiter.enter()
+  /**
+   * Begins an export. Only its first rows take a place of the tenant, as its length is up to whoever reads it; so the
+   * number of open ones is limited on its own.
+   * @returns to be called when it is over; more than once does no harm
+   * @throws ApiError 429
+   */
+  openExport(tenant: string): () => void {
+    const open = this.#exports.get(tenant) ?? 0
+    if (open >= this.#concurrent) throw refusal(429, 'Too many exports are being sent to this tenant.')
+    this.#exports.set(tenant, open + 1)
+    let closed = false
+    return () => {
+      if (closed) return
+      closed = true
+      const left = (this.#exports.get(tenant) ?? 1) - 1
+      if (left > 0) this.#exports.set(tenant, left)
+      else this.#exports.delete(tenant)
     }
-    if (gate.running === 0 && gate.waiting.length === 0) this.#gates.delete(tenant)
   }
 
-  #queueUp(gate: Gate): void {
+  #enter(gate: Gate): void {
+    gate.running++
+    this.#running++
+  }
+
+  /** Call after any change of a gate: it takes its turn, waits for a place of its own, or is forgotten. */
+  #update(gate: Gate): void {
     if (gate.waiting.length > 0 && gate.running < this.#concurrent) this.#turns.add(gate)
     else this.#turns.delete(gate)
+    if (gate.running === 0 && gate.waiting.length === 0) this.#gates.delete(gate.tenant)
   }
 
   /** Resolves when a place is handed over; `running` then counts this one already. */
@@ -133,26 +153,18 @@ export class TenantLimits {
     if (this.#waiting >= this.#total * WAITING_PER_RUNNING) this.#makeRoom(gate)
     const { promise, resolve, reject } = withResolvers()
     const waiter: Waiter = { enter: resolve, refuse: reject }
-    const leave = (error: ApiError) => {
-      const at = gate.waiting.indexOf(waiter)
-      if (at === -1) return
-      gate.waiting.splice(at, 1)
-      this.#waiting--
-      this.#queueUp(gate)
-      reject(error)
-    }
-    const timer = setTimeout(() => leave(busy()), WAIT_MS)
-    const gone = () => leave(busy())
-    caller?.addEventListener('abort', gone)
+    const leave = () => this.#refuse(gate, waiter)
+    const timer = setTimeout(leave, WAIT_MS)
+    caller?.addEventListener('abort', leave)
     gate.waiting.push(waiter)
     this.#waiting++
-    this.#queueUp(gate)
-    if (caller?.aborted) gone()
+    this.#update(gate)
+    if (caller?.aborted) leave()
     try {
       await promise
     } finally {
       clearTimeout(timer)
-      caller?.removeEventListener('abort', gone)
+      caller?.removeEventListener('abort', leave)
     }
   }
 
@@ -160,11 +172,18 @@ export class TenantLimits {
   #makeRoom(gate: Gate): void {
     let longest = gate
     for (const other of this.#gates.values()) if (other.waiting.length > longest.waiting.length) longest = other
-    if (longest === gate) throw busy()
+    if (longest !== gate) return this.#refuse(longest, longest.waiting.at(-1) as Waiter)
+    this.#update(gate)
+    throw busy()
+  }
+
+  #refuse(gate: Gate, waiter: Waiter): void {
+    const at = gate.waiting.indexOf(waiter)
+    if (at === -1) return
+    gate.waiting.splice(at, 1)
     this.#waiting--
-    const last = longest.waiting.pop()
-    this.#queueUp(longest)
-    last?.refuse(busy())
+    this.#update(gate)
+    waiter.refuse(busy())
   }
 }
 

@@ -1,0 +1,40 @@
+import { readFileSync } from 'node:fs'
+import { describe, expect, it } from 'vitest'
+import { ConfigError, readConfig, SETTING_NAMES } from '../src/config.ts'
+
+describe('settings', () => {
+  it('are the ones that the README documents, no more and no fewer', () => {
+    const readme = readFileSync(new URL('../README.md', import.meta.url), 'utf8')
+    const table = readme.slice(readme.indexOf('## Settings'), readme.indexOf('## Limits'))
+    const documented = table
+      .split('\n')
+      .filter((line) => line.startsWith('| `'))
+      .flatMap((line) => [...(line.split('|')[1] ?? '').matchAll(/`([A-Z_]+)`/g)].map(([, name]) => name))
+    expect(documented.sort()).toEqual([...SETTING_NAMES].sort())
+  })
+
+  it('default to a service of its own on loopback', () => {
+    expect(readConfig({})).toMatchObject({ HOST: '127.0.0.1', PORT: 8787, DATA_DIR: './data', localKey: true })
+  })
+
+  it('names every bad one at once', () => {
+    const read = () => readConfig({ PORT: '99999', CACHE_MB: '-1', JWT_SECRET: 'short', LOG_LEVEL: 'loud' })
+    expect(read).toThrow(ConfigError)
+    expect(read).toThrow(/PORT.*CACHE_MB|CACHE_MB.*PORT/)
+    expect(read).toThrow(/JWT_SECRET/)
+    expect(read).toThrow(/LOG_LEVEL/)
+  })
+
+  it('does not serve the world with a key that anybody on the machine can read', () => {
+    expect(() => readConfig({ HOST: '0.0.0.0' })).toThrow(/JWT_/)
+    expect(readConfig({ HOST: '0.0.0.0', JWT_SECRET: 'x'.repeat(32) }).localKey).toBe(false)
+  })
+
+  it('takes one kind of key, since two would be two ways in', () => {
+    expect(() => readConfig({ JWT_SECRET: 'x'.repeat(32), JWT_JWKS_URL: 'https://example.com/jwks' })).toThrow(/one of/)
+  })
+
+  it('takes an empty value for one that is not set', () => {
+    expect(readConfig({ PORT: '', JWT_SECRET: '' })).toMatchObject({ PORT: 8787, localKey: true })
+  })
+})

@@ -1,0 +1,302 @@
+/**
+ * Callers as they are on bad days: they retry what was not answered, in other batches than before, send some of it twice
+ * at once, send again what is stored already, and lose track of a few events altogether.
+ */
+import { setTimeout as sleep } from 'node:timers/promises'
+import { gzipSync } from 'node:zlib'
+import type { Receipt } from '../../src/ingest/writer.ts'
+import { EVENT_TYPES } from '../reference.ts'
+import type { Dice } from './dice.ts'
+import type { Entry, Ledger } from './ledger.ts'
+
+/** Longer than the service lets a caller wait. */
+const REQUEST_TIMEOUT_MS = 15_000
+/** With more than this unanswered, a writer makes no new events until it has got rid of some. */
+const MAX_OPEN = 1_500
+const HOUR = 3_600_000
+const DAY = 24 * HOUR
+
+export interface WriterOptions {
+  /** Sets this writer's ids apart from the others'. */
+  name: string
+  dice: Dice
+  ledger: Ledger
+  url: string
+  /** By tenant. */
+  tokens: ReadonlyMap<string, string>
+  /** Epoch milliseconds on the service's clock, or a little behind. */
+  now: () => number
+}
+
+interface Batch {
+  tenant: string
+  entries: Entry[]
+  body: Uint8Array<ArrayBuffer>
+  headers: Record<string, string>
+}
+
+/** A batch under an Idempotency-Key; it can only be sent again as it is. */
+interface Keyed extends Batch {
+  answer?: string
+}
+
+type Outcome = { status: 'stored'; receipt: Receipt } | { status: 'refused' } | { status: 'unknown' }
+
+/** One writer. It writes until it is told to drain, and says when everything it wants stored is stored. */
+export class Writer {
+  readonly #options: WriterOptions
+  /** Sent without an answer, or with a refusal: to be sent again. */
+  #open: Entry[] = []
+  #openKeyed: Keyed[] = []
+  readonly #answered: Keyed[] = []
+  #mode: 'write' | 'drain' | 'end' = 'write'
+  #count = 0
+  #idle: () => void = () => {}
+  readonly #running: Promise<void>
+  /** Refusals with 503 or 429. */
+  refusals = 0
+
+  constructor(options: WriterOptions) {
+    this.#options = options
+    this.#running = this.#run()
+  }
+
+  write(): void {
+    this.#mode = 'write'
+  }
+
+  /** Resolves when every event that is not given up is acknowledged. */
+  async drain(withinMs: number): Promise<void> {
+    const idle = new Promise<true>((resolve) => {
+      this.#idle = () => resolve(true)
+    })
+    this.#mode = 'drain'
+    const done = await Promise.race([idle, sleep(withinMs, false, { ref: false })])
+    if (!done) {
+      const left = this.#open.length + this.#openKeyed.length
+      throw new Error(`${this.#options.name} could not get everything stored within ${withinMs / 1_000} s, ${left} left`)
+    }
+  }
+
+  async end(): Promise<void> {
+    this.#mode = 'end'
+    await this.#running
+  }
+
+  async #run(): Promise<void> {
+    const { dice } = this.#options
+    while (this.#mode !== 'end') {
+      if (this.#mode === 'write' && this.#open.length < MAX_OPEN) await this.#step()
+      else if (this.#open.length + this.#openKeyed.length > 0) await this.#retry()
+      else this.#idle()
+      await sleep(dice.between(15, 70))
+    }
+  }
+
+  async #step(): Promise<void> {
+    const { dice, ledger } = this.#options
+    const tenant = dice.pick(ledger.tenants)
+    const choice = dice.next()
+    if (choice < 0.15) await this.#sendKeyed(this.#keyed(tenant))
+    else if (choice < 0.22) await this.#repeatKeyed()
+    else if (choice < 0.3) await this.#sendStored(tenant)
+    else if (choice < 0.35) await this.#reuseId(tenant)
+    else if (choice < 0.5) await this.#sendTwice(tenant)
+    else if (choice < 0.6 && this.#open.length + this.#openKeyed.length > 0) await this.#retry()
+    else await this.#send(this.#batch(tenant, this.#mixed(tenant)))
+  }
+
+  /** New events, with some that were sent before, and some of them twice. */
+  #mixed(tenant: string): Entry[] {
+    const { dice, ledger } = this.#options
+    const entries = Array.from({ length: dice.chance(0.03) ? dice.between(200, 1_500) : dice.between(1, 40) }, () =>
+      this.#make(tenant, true),
+    )
+    if (dice.chance(0.3)) entries.push(...this.#takeOpen(tenant, dice.between(1, 60)))
+    const stored = ledger.storedOf(tenant)
+    if (dice.chance(0.3) && stored.length > 0) {
+      for (let i = dice.between(1, 5); i > 0; i--) entries.push(dice.pick(stored))
+    }
+    if (dice.chance(0.2)) entries.push(dice.pick(entries))
+    // Made and never sent.
+    if (dice.chance(0.1)) this.#make(tenant, true)
+    return entries
+  }
+
+  /** Takes events out of those that wait for another try; now and then one is given up. */
+  #takeOpen(tenant: string, most: number): Entry[] {
+    const taken: Entry[] = []
+    this.#open = this.#open.filter((entry) => {
+      if (entry.state === 'stored') return false
+      if (entry.tenant !== tenant || taken.length >= most) return true
+      taken.push(entry)
+      return false
+    })
+    return taken.filter(() => !this.#options.dice.chance(0.01))
+  }
+
+  async #retry(): Promise<void> {
+    const { dice } = this.#options
+    const keyed = dice.chance(0.5) || this.#open.length === 0 ? this.#openKeyed.shift() : undefined
+    if (keyed) {
+      await this.#sendKeyed(keyed)
+      return
+    }
+    const tenant = this.#open[0]?.tenant
+    if (tenant === undefined) return
+    const entries = this.#takeOpen(tenant, dice.between(1, 400))
+    if (entries.length > 0) await this.#send(this.#batch(tenant, entries))
+  }
+
+  async #send(batch: Batch): Promise<void> {
+    const outcome = await this.#post(batch)
+    if (outcome.status !== 'stored') this.#open.push(...new Set(batch.entries))
+  }
+
+  /** The same events over two connections at once, in two orders. */
+  async #sendTwice(tenant: string): Promise<void> {
+    const entries = this.#mixed(tenant)
+    const outcomes = await Promise.all([
+      this.#post(this.#batch(tenant, entries)),
+      this.#post(this.#batch(tenant, entries.toReversed())),
+    ])
+    if (outcomes.every(({ status }) => status !== 'stored')) this.#open.push(...new Set(entries))
+  }
+
+  async #sendStored(tenant: string): Promise<void> {
+    const { dice, ledger } = this.#options
+    const stored = ledger.storedOf(tenant)
+    if (stored.length === 0) return
+    await this.#post(this.#batch(tenant, Array.from({ length: dice.between(1, 50) }, () => dice.pick(stored))))
+  }
+
+  /** Another event under the id of a stored one, between good ones: it alone is refused. */
+  async #reuseId(tenant: string): Promise<void> {
+    const { dice, ledger } = this.#options
+    const stored = ledger.storedOf(tenant)
+    if (stored.length === 0) return
+    const { id } = dice.pick(stored).event
+    if (id === undefined) return
+    const { event } = this.#make(tenant, true, 'draft')
+    const refused = ledger.add({ tenant, event: { ...event, id }, state: 'refused' })
+    await this.#send(this.#batch(tenant, [this.#make(tenant, true), refused, this.#make(tenant, true)]))
+  }
+
+  #keyed(tenant: string): Keyed {
+    const { dice } = this.#options
+    // Events without an id are counted once because their key says so.
+    const withIds = dice.chance(0.5)
+    const entries = Array.from({ length: dice.between(1, 30) }, () => this.#make(tenant, withIds))
+    const batch = this.#batch(tenant, entries)
+    return { ...batch, headers: { ...batch.headers, 'Idempotency-Key': `${this.#options.name}-${this.#count++}` } }
+  }
+
+  async #sendKeyed(keyed: Keyed): Promise<void> {
+    const outcome = await this.#post(keyed)
+    if (outcome.status === 'stored') {
+      keyed.answer = JSON.stringify(outcome.receipt)
+      this.#answered.push(keyed)
+    } else if (!this.#options.dice.chance(0.01)) this.#openKeyed.push(keyed)
+  }
+
+  async #repeatKeyed(): Promise<void> {
+    const { dice, ledger } = this.#options
+    if (this.#answered.length === 0) return
+    const keyed = dice.pick(this.#answered)
+    const outcome = await this.#post(keyed, true)
+    if (outcome.status === 'stored' && JSON.stringify(outcome.receipt) !== keyed.answer) {
+      ledger.complain(`Idempotency-Key: first ${keyed.answer}, then ${JSON.stringify(outcome.receipt)}`)
+    }
+  }
+
+  #make(tenant: string, withId: boolean, draft?: 'draft'): Entry {
+    const { dice, name, now, ledger } = this.#options
+    const mark = `${name}-${this.#count++}`
+    const ages = [2 * HOUR, 2 * HOUR, 10 * DAY, 120 * DAY, 400 * DAY]
+    const event = {
+      ...(withId ? { id: `id ${mark}` } : {}),
+      eventType: dice.pick(EVENT_TYPES),
+      timestamp: new Date(now() - Math.floor(dice.next() * dice.pick(ages))).toISOString(),
+      assistant: `assistant ${dice.between(1, 12)}`,
+      user: `user ${Math.floor(dice.next() ** 2 * 400)}`,
+      traceId: mark,
+      ...(dice.chance(0.5) ? { cost: dice.between(0, 2_000_000) / 1e9, inputTokens: dice.between(0, 9_000) } : {}),
+      ...(dice.chance(0.3) ? { outputTokens: dice.between(0, 900), model: `model ${dice.between(1, 3)}` } : {}),
+      ...(dice.chance(0.1) ? { metadata: { mark, tags: ['a', 'ü'] } } : {}),
+    }
+    const entry: Entry = { tenant, event, state: 'held' }
+    return draft ? entry : ledger.add(entry)
+  }
+
+  #batch(tenant: string, entries: Entry[]): Batch {
+    const { dice } = this.#options
+    const events = entries.map(({ event }) => event)
+    const lines = dice.chance(0.8)
+    const text = lines ? events.map((event) => JSON.stringify(event)).join('\n') : JSON.stringify(events)
+    const zipped = dice.chance(0.15)
+    return {
+      tenant,
+      entries,
+      body: new Uint8Array(zipped ? gzipSync(text) : Buffer.from(text)),
+      headers: {
+        'Content-Type': lines ? 'application/x-ndjson' : 'application/json',
+        ...(zipped ? { 'Content-Encoding': 'gzip' } : {}),
+      },
+    }
+  }
+
+  /** Sends a batch once and writes down what its answer says. */
+  async #post({ tenant, entries, body, headers }: Batch, repeated = false): Promise<Outcome> {
+    const { ledger, tokens, url } = this.#options
+    const unknown = new Set(entries.filter(({ state }) => state === 'held' || state === 'sent'))
+    ledger.markSent(entries)
+    ledger.counts.requests++
+    let response: Response
+    let text: string
+    try {
+      response = await fetch(`${url}/analytics/events`, {
+        method: 'POST',
+        headers: { Authorization: `Bearer ${tokens.get(tenant)}`, ...headers },
+        body,
+        signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS),
+      })
+      text = await response.text()
+    } catch {
+      return { status: 'unknown' }
+    }
+    const { status } = response
+    if (status === 503 || status === 429) {
+      this.refusals++
+      if (!response.headers.has('Retry-After')) ledger.complain(`${status} without Retry-After`)
+      return { status: 'refused' }
+    }
+    // The first request with this key lost its connection and is still at work.
+    if (status === 409 && headers['Idempotency-Key'] !== undefined) return { status: 'refused' }
+    if (status !== 200) {
+      ledger.complain(`${status} ${text.slice(0, 200)}`)
+      return { status: 'refused' }
+    }
+    const receipt = (JSON.parse(text) as { data: Receipt }).data
+    this.#judge(receipt, entries, unknown, repeated)
+    return { status: 'stored', receipt }
+  }
+
+  #judge(receipt: Receipt, entries: readonly Entry[], unknown: ReadonlySet<Entry>, repeated: boolean): void {
+    const { ledger } = this.#options
+    const { accepted, duplicates, rejected } = receipt
+    const rejectedAt = new Set(rejected.map(({ index }) => index))
+    if (accepted + duplicates + rejected.length !== entries.length) {
+      ledger.complain(`a receipt of ${accepted} + ${duplicates} + ${rejected.length} for ${entries.length} events`)
+    }
+    // What was acknowledged before this request was sent can only be a duplicate, unless the answer is an old one.
+    if (!repeated && accepted > unknown.size) {
+      ledger.complain(`${accepted} events accepted, but only ${unknown.size} were not acknowledged before`)
+    }
+    for (const [index, entry] of entries.entries()) {
+      if (rejectedAt.has(index) !== (entry.state === 'refused')) {
+        const reason = rejected.find((rejection) => rejection.index === index)?.message
+        ledger.complain(reason === undefined ? 'an id was reused and accepted' : `rejected: ${reason}`)
+      } else ledger.markStored(entry)
+    }
+  }
+}

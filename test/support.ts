@@ -1,0 +1,203 @@
+/** A whole service on a database of its own, asked through `app.request` as its callers would. */
+import { createClient } from '@clickhouse/client'
+import { randomBytes } from 'node:crypto'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { inject } from 'vitest'
+import { readConfig } from '../src/config.ts'
+import { signLocalToken } from '../src/http/local-key.ts'
+import type { Receipt } from '../src/ingest/writer.ts'
+import type { Log } from '../src/log.ts'
+import { createService } from '../src/service.ts'
+
+export type Params = Record<string, string | number | readonly string[]>
+
+/** What the caller's token says; the scope is both of the service's where nothing else is asked for. */
+export interface Caller {
+  org?: string
+  scope?: string
+  assistants?: readonly string[]
+}
+
+export interface Reply {
+  status: number
+  headers: Headers
+  /** Parsed where it is JSON, else as text. */
+  // oxlint-disable-next-line typescript/no-explicit-any
+  body: any
+}
+
+export interface PostOptions extends Caller {
+  /** Added to the request's, or instead of them. */
+  headers?: Record<string, string>
+}
+
+export type TestService = Awaited<ReturnType<typeof startService>>
+
+/**
+ * Starts a service. `close` ends it and drops its database.
+ * @param options.now where its clock stands; move it with `setNow`
+ * @param options.config settings of the environment, beside the defaults
+ * @param options.from another service that was stopped with `stop`, whose database and data directory to go on with
+ */
+export async function startService({
+  now = '2026-03-01T12:00:00.000Z',
+  config: settings = {},
+  from,
+}: {
+  now?: string
+  config?: Record<string, string>
+  from?: { database: string; dataDir: string }
+} = {}) {
+  const clickhouse = { ...inject('clickhouse'), stop: () => Promise.resolve() }
+  const database = from?.database ?? `analytics_test_${randomBytes(6).toString('hex')}`
+  const dataDir = from?.dataDir ?? (await mkdtemp(join(tmpdir(), 'analytics-test-data-')))
+  const config = readConfig({
+    DATA_DIR: dataDir,
+    LOG_LEVEL: 'silent',
+    // No test is about these unless it says so.
+    RATE_LIMIT_PER_SECOND: '1000000',
+    MAX_CONCURRENT_QUERIES: '10000',
+    INGEST_QUEUE_MB: '4096',
+    ID_FILTER_MB: '1',
+    // A kept answer would hide what ClickHouse says now.
+    CACHE_MB: '0',
+    SELF_CHECK_MINUTES: '0',
+    ...settings,
+  })
+  let clock = Date.parse(now)
+  const complaints: string[] = []
+  const log: Log = (level, message, fields) => {
+    if (level === 'warn' || level === 'error') complaints.push(JSON.stringify({ level, message, ...fields }))
+  }
+  const service = await createService({ config, clickhouse, database, log, clock: () => clock })
+  const admin = createClient({
+    url: clickhouse.url,
+    ...clickhouse.admin,
+    database,
+    clickhouse_settings: { output_format_json_quote_64bit_integers: 0 },
+  })
+
+  const tokens = new Map<string, Promise<string>>()
+  function authorization({ org = 'acme', scope = 'analytics:read analytics:write', assistants }: Caller) {
+    const key = JSON.stringify([org, scope, assistants])
+    const token =
+      tokens.get(key) ??
+      signLocalToken(service.localKey as Uint8Array, { org, scope, ...(assistants ? { assistants } : {}) }, config)
+    tokens.set(key, token)
+    return token.then((text) => `Bearer ${text}`)
+  }
+
+  async function request(method: string, url: string, { headers = {}, body, ...caller }: PostOptions & { body?: string | Uint8Array }) {
+    const response = await service.app.request(url, {
+      method,
+      headers: { Authorization: await authorization(caller), ...headers },
+      ...(body === undefined ? {} : { body }),
+    })
+    const text = await response.text()
+    const json = response.headers.get('Content-Type')?.startsWith('application/json')
+    return { status: response.status, headers: response.headers, body: json && text ? JSON.parse(text) : text } as Reply
+  }
+
+  const get = (path: string, params: Params | string = {}, options: PostOptions = {}) =>
+    request('GET', `/analytics/${path}?${typeof params === 'string' ? params : queryString(params)}`, options)
+
+  async function stop() {
+    await service.close()
+    await admin.close()
+  }
+
+  return {
+    ...service,
+    database,
+    dataDir,
+    admin,
+    /** What the service has logged as a warning or an error. */
+    complaints,
+    request,
+    get,
+
+    /** The `data` of an answer that must be a 200. */
+    async data(path: string, params: Params = {}, options: PostOptions = {}) {
+      return (await this.whole(path, params, options)).data
+    },
+
+    /** The whole body of an answer that must be a 200. */
+    async whole(path: string, params: Params = {}, options: PostOptions = {}) {
+      const reply = await get(path, params, options)
+      if (reply.status !== 200) {
+        const answer = `${reply.status} ${JSON.stringify(reply.body)} ${complaints.at(-1) ?? ''}`
+        throw new Error(`GET ${path} ${JSON.stringify(params)}: ${answer}`)
+      }
+      return reply.body
+    },
+
+    /** Sends a body that is JSON unless it is text or bytes already. */
+    post(events: unknown, { headers = {}, ...caller }: PostOptions = {}) {
+      const body = typeof events === 'string' || events instanceof Uint8Array ? events : JSON.stringify(events)
+      const type = { 'Content-Type': 'application/json' }
+      return request('POST', '/analytics/events', { ...caller, headers: { ...type, ...headers }, body })
+    },
+
+    /** Stores events, in batches of 10,000; all of them must be accepted. */
+    async store(events: readonly object[], caller: Caller = {}) {
+      for (const receipt of await this.submit(events, caller)) {
+        if (receipt.duplicates > 0 || receipt.rejected.length > 0) throw new Error(JSON.stringify(receipt).slice(0, 1_000))
+      }
+    },
+
+    async submit(events: readonly object[], caller: Caller = {}): Promise<Receipt[]> {
+      const receipts = []
+      for (let at = 0; at < events.length; at += 10_000) {
+        const reply = await this.post(events.slice(at, at + 10_000), caller)
+        if (reply.status !== 200) throw new Error(`POST: ${reply.status} ${JSON.stringify(reply.body)}`)
+        receipts.push(reply.body.data as Receipt)
+      }
+      return receipts
+    },
+
+    /** Rows of a query over the service's own database. */
+    async rows<Row>(query: string): Promise<Row[]> {
+      return (await admin.query({ query, format: 'JSONEachRow' })).json<Row>()
+    },
+
+    setNow(instant: string | number) {
+      clock = typeof instant === 'number' ? instant : Date.parse(instant)
+    },
+
+    /** Ends the service and leaves its database and files where they are. */
+    stop,
+
+    async close() {
+      await admin.command({ query: `DROP DATABASE IF EXISTS ${database} SYNC` })
+      await stop()
+      await rm(dataDir, { recursive: true, force: true })
+    },
+  }
+}
+
+/** The figures of a range without events. */
+export const NOTHING = {
+  activeUsers: 0,
+  incomingMessages: 0,
+  outgoingMessages: 0,
+  tasksInitiated: 0,
+  tasksCompleted: 0,
+  total: 0,
+  completionRate: null,
+  cost: 0,
+  inputTokens: 0,
+  outputTokens: 0,
+}
+
+/** The `change` of a range after one without events. */
+export const NO_CHANGE = Object.fromEntries(Object.keys(NOTHING).map((name) => [name, null]))
+
+export function queryString(params: Params): string {
+  const query = new URLSearchParams()
+  for (const [name, value] of Object.entries(params)) {
+    for (const one of Array.isArray(value) ? value : [value]) query.append(name, String(one))
+  }
+  return query.toString()
+}
