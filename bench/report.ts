@@ -21,13 +21,31 @@ export interface Results {
   others?: Array<Other | Skipped>
 }
 
-/** One target: what was measured, and whether that is good enough. */
+/** One measurement held against a target; those of the same `group` and `target` become one line, which shows the worst. */
 interface Verdict {
+  readonly group: string
   readonly what: string
-  readonly measured: string
   readonly target: string
-  readonly met: boolean
+  /** The worse, the larger: how many times over the limit. */
+  readonly strain: number
+  readonly measured: string
 }
+
+const atMost = (group: string, what: string, times: number, limit: number, of: string): Verdict => ({
+  group,
+  what,
+  target: `≤ ${limit} × ${of}`,
+  strain: times / limit,
+  measured: `${times.toFixed(2)} ×`,
+})
+
+const atLeast = (group: string, what: string, share: number, limit: number, of: string): Verdict => ({
+  group,
+  what,
+  target: `≥ ${percent(limit)} of ${of}`,
+  strain: limit / share,
+  measured: percent(share),
+})
 
 const GROWTH = 1.25
 const RAW_FACTOR = 100
@@ -51,9 +69,23 @@ export function report(results: Results, questions: readonly Question[], earlier
     results.sizes && disk(results.sizes, results.events),
     results.latencies && earlier?.latencies && growth(results, earlier, verdicts),
   ]
-  const rows = verdicts.map(({ what, measured, target, met }) => [what, measured, target, met ? 'met' : '**missed**'])
-  const summary = `### Targets\n\n${table(['what', 'measured', 'target', ''], rows)}`
-  return [...sections, verdicts.length > 0 && summary].filter(Boolean).join('\n\n')
+  return [...sections, verdicts.length > 0 && summary(verdicts)].filter(Boolean).join('\n\n')
+}
+
+function summary(verdicts: readonly Verdict[]): string {
+  const lines = new Map<string, Verdict[]>()
+  for (const verdict of verdicts) {
+    const line = `${verdict.group}\0${verdict.target}`
+    lines.set(line, [...(lines.get(line) ?? []), verdict])
+  }
+  const rows = [...lines.values()].map((line) => {
+    const worst = line.reduce((a, b) => (b.strain > a.strain ? b : a))
+    const missed = line.filter(({ strain }) => !(strain <= 1)).length
+    const verdict = missed === 0 ? 'met' : line.length === 1 ? '**missed**' : `**missed by ${missed} of ${line.length}**`
+    const which = line.length > 1 ? `, worst: ${worst.what}` : ''
+    return [worst.group, `${worst.measured}${which}`, worst.target, verdict]
+  })
+  return table(['target for', 'measured', 'target', ''], rows)
 }
 
 function heading({ events, date, machine }: Results): string {
@@ -78,15 +110,8 @@ function latency({ floor, questions: measured }: Latencies, questions: readonly 
   const p50 = new Map(measured.map(({ name, service }) => [name, service.p50]))
   p50.set(FLOOR, floor.p50)
   const rows = measured.map(({ name, service, client, raw, queries }) => {
-    const target = questions.find((question) => question.name === name)?.target
-    if (target) {
-      const times = service.p50 / (p50.get(target.of) ?? Number.NaN)
-      verdicts.push({
-        what: name,
-        measured: `${times.toFixed(1)} ×`,
-        target: `≤ ${target.times} × ${target.of}`,
-        met: times <= target.times,
-      })
+    for (const { times, of, group } of questions.find((question) => question.name === name)?.targets ?? []) {
+      verdicts.push(atMost(group, name, service.p50 / (p50.get(of) ?? Number.NaN), times, of))
     }
     return [
       name,
@@ -101,14 +126,17 @@ function latency({ floor, questions: measured }: Latencies, questions: readonly 
       String(service.samples),
     ]
   })
-  for (const { name, service } of measured.filter((one) => one.name.startsWith('events, cursor'))) {
-    const times = service.p50 / floor.p50
-    verdicts.push({ what: name, measured: `${times.toFixed(1)} ×`, target: `≤ 4 × ${FLOOR}`, met: times <= 4 })
-  }
   for (const { name, service, raw } of measured) {
     const times = raw.p50 / service.p50
-    const target = `≥ ${RAW_FACTOR} × faster than from raw events`
-    verdicts.push({ what: name, measured: `${count(times)} ×`, target, met: times >= RAW_FACTOR })
+    // A page of events is read from the raw events either way; only its total is not.
+    const group = name.startsWith('events') ? 'pages of events against raw events' : 'figures against exact answers from raw events'
+    verdicts.push({
+      group,
+      what: name,
+      target: `≥ ${RAW_FACTOR} × faster`,
+      strain: RAW_FACTOR / times,
+      measured: `${times < 10 ? times.toFixed(1) : count(times)} ×`,
+    })
   }
   const head = ['one at a time, ms', 'p50', 'p90', 'p99', '÷ SELECT 1', 'same SQL, client', 'queries', 'raw events', 'raw ÷ p50', 'n']
   return table(head, [
@@ -121,12 +149,8 @@ function throughput({ uncached, cached }: NonNullable<Results['throughput']>, ve
   const rows = (list: Throughput[], kind: string, least: number, of: string) =>
     list.map(({ name, service, floor }) => {
       const [mine, its] = [service.requests / service.seconds, floor.requests / floor.seconds]
-      verdicts.push({
-        what: `${name}, ${kind}, requests a second`,
-        measured: percent(mine / its),
-        target: `≥ ${percent(least)} of ${of}`,
-        met: mine / its >= least && service.failed === 0,
-      })
+      // Alone, a question shows where the mix is won or lost; the target is about the mix.
+      if (name === 'a dashboard') verdicts.push(atLeast(`requests per second, ${kind}`, name, mine / its, least, of))
       return [
         `${name}, ${kind}`,
         count(mine),
@@ -148,10 +172,8 @@ function throughput({ uncached, cached }: NonNullable<Results['throughput']>, ve
 
 function ingestion(measured: Ingestion, verdicts: Verdict[]): string {
   const { service, callers, views, viewsGrouped, raw, rawGrouped } = measured
-  const share = (what: string, a: Ingested, b: Ingested, least: number, target: string) => {
-    const value = a.eventsPerSecond / b.eventsPerSecond
-    verdicts.push({ what, measured: percent(value), target: `≥ ${percent(least)} of ${target}`, met: value >= least })
-  }
+  const share = (what: string, a: Ingested, b: Ingested, least: number, target: string) =>
+    verdicts.push(atLeast(what, what, a.eventsPerSecond / b.eventsPerSecond, least, target))
   share('POST, batches of 1,000', service, views, INGEST_SHARE, 'the client, same tables')
   share('POST, batches of 1,000', service, viewsGrouped, INGEST_SHARE, 'the client with async_insert, same tables')
   share('all views', views, raw, VIEWS_SHARE, 'the raw table alone')
@@ -171,7 +193,8 @@ function ingestion(measured: Ingestion, verdicts: Verdict[]): string {
 
 function remembered({ name, memory }: Ingested, verdicts: Verdict[]): void {
   if (!memory) return
-  verdicts.push({ what: `${name}: memory`, measured: `${memory.peak} MB`, target: `≤ ${MEMORY_MB} MB`, met: memory.peak <= MEMORY_MB })
+  const measured = `${memory.peak} MB`
+  verdicts.push({ group: 'memory of the service', what: name, target: `≤ ${MEMORY_MB} MB`, strain: memory.peak / MEMORY_MB, measured })
 }
 
 function soaked(soak: Ingested, verdicts: Verdict[]): string {
@@ -200,7 +223,7 @@ function others({ questions }: Latencies, measured: ReadonlyArray<Other | Skippe
   for (const [name, list] of factors) {
     const least = Math.min(...list)
     const measuredFactors = `${least.toFixed(1)} × to ${count(Math.max(...list))} × faster`
-    verdicts.push({ what: `ahead of ${name}`, measured: measuredFactors, target: 'on every question', met: least > 1 })
+    verdicts.push({ group: `against ${name}`, what: name, target: 'ahead on every question', strain: 1 / least, measured: measuredFactors })
   }
   const notes = there.map(
     ({ name, version, loadSeconds, bytes }) =>
@@ -237,8 +260,7 @@ function growth(now: Results, earlier: Results, verdicts: Verdict[]): string {
     const then = earlier.latencies?.questions.find((question) => question.name === name)?.service.p50
     if (then === undefined) return []
     const times = service.p50 / floorNow / (then / floorThen)
-    const what = `${name}: growth`
-    verdicts.push({ what, measured: `${times.toFixed(2)} ×`, target: `≤ ${GROWTH} ×`, met: times <= GROWTH })
+    verdicts.push(atMost('growth', name, times, GROWTH, `${count(earlier.events)} events`))
     return [[name, `${(then / floorThen).toFixed(1)} ×`, `${(service.p50 / floorNow).toFixed(1)} ×`, `${times.toFixed(2)} ×`]]
   })
   const head = ['growth, ÷ SELECT 1', `${count(earlier.events)} events`, `${count(now.events)} events`, 'growth']

@@ -104,8 +104,7 @@ export function createApp(parts: AppParts) {
     const principal = await parts.verifier.verify(c.req.header('Authorization'))
     requireScope(principal, 'analytics:write')
     for (const [name, value] of Object.entries(parts.limits.count(principal.tenant))) c.header(name, value)
-    const unknown = [...new URL(c.req.url).searchParams.keys()]
-    if (unknown.length > 0) readParameters({}, new URL(c.req.url).searchParams)
+    readParameters({}, new URL(c.req.url).search)
     return c.json({ success: true, data: await postEvents(c, principal, parts.ingestion) })
   })
   app.route('/', parts.operations)
@@ -136,7 +135,7 @@ async function answer<E extends v.ObjectEntries>(
   const kept = parts.cache.get(key, now)
   if (kept) return revalidated(c, kept)
 
-  const given = readParameters(definition.parameters, url.searchParams)
+  const given = readParameters(definition.parameters, url.search)
   const { signal } = c.req.raw
   const { limits, names } = parts
   const tenant =

@@ -3,7 +3,7 @@
  * bounded memory; only a name that is not known yet costs a query.
  */
 import { LRUCache } from 'lru-cache'
-import type { Store } from './clickhouse/store.ts'
+import { slices, type Store } from './clickhouse/store.ts'
 
 export type NameKind = 'tenant' | 'assistant' | 'user'
 
@@ -34,12 +34,12 @@ export class Names {
   async numbers(tenant: number, kind: NameKind, names: readonly string[]): Promise<number[]> {
     const missing = [...new Set(names.filter((name) => !this.#numbers.get(key(tenant, kind, name))))]
     const found = new Map<string, number>()
-    if (missing.length > 0) {
+    for (const slice of slices(missing)) {
       const rows = await this.#store.readInternal<NameRow>(
         'names_by_name',
         `SELECT name, min(number) AS number FROM names
          WHERE tenant = {tenant:UInt32} AND kind = {kind:String} AND name IN {names:Array(String)} GROUP BY name`,
-        { tenant, kind, names: missing },
+        { tenant, kind, names: slice },
       )
       for (const row of rows) {
         this.remember(tenant, kind, row.name, row.number)
@@ -58,12 +58,12 @@ export class Names {
       if (name === undefined) missing.push(number)
       else result.set(number, name)
     }
-    if (missing.length > 0) {
+    for (const slice of slices(missing)) {
       const rows = await this.#store.readInternal<NameRow>(
         'names_by_number',
         `SELECT name, number FROM names
          WHERE tenant = {tenant:UInt32} AND kind = {kind:String} AND number IN {numbers:Array(UInt32)}`,
-        { tenant, kind, numbers: missing },
+        { tenant, kind, numbers: slice },
       )
       for (const row of rows) {
         this.remember(tenant, kind, row.name, row.number)

@@ -78,21 +78,28 @@ export const eventType = optional(oneOf(EVENT_TYPES))
 export const limit = (fallback: number) => v.optional(once(whole(1, 1_000)), [String(fallback)])
 export const skip = v.optional(once(whole(0, Number.MAX_SAFE_INTEGER)), ['0'])
 export const window = v.optional(once(whole(1, 90)), ['7'])
-export const text = (check: (text: string) => boolean, message: string) =>
+export const text = (check: (given: string) => boolean, message: string) =>
   optional(v.pipe(v.string(), v.check(check, message)))
 export const choice = <const T extends readonly string[]>(values: T) => optional(oneOf(values))
 
 /**
  * Checks a query string against the parameters an endpoint has.
- * @param dates names of parameters that hold instants; they are read in the request's timezone and come back as numbers
+ * Dates are read in the request's timezone and come back as numbers.
+ * @param search as in a URL: empty, or from the question mark on
  * @throws ApiError 400 naming every bad, missing and unknown parameter
  */
-export function readParameters<E extends v.ObjectEntries>(entries: E, query: URLSearchParams) {
+export function readParameters<E extends v.ObjectEntries>(entries: E, search: string) {
   const given: Record<string, string[]> = Object.create(null) as Record<string, string[]>
-  for (const [name, value] of query) (given[name] ??= []).push(value)
   const complaints: Complaint[] = []
+  for (const [name, value] of new URLSearchParams(search)) (given[name] ??= []).push(value)
+  // URLSearchParams lets bad escapes through and makes every byte that is no UTF-8 the same character: another id.
+  for (const pair of search.slice(1).split('&')) {
+    if (isDecodable(pair)) continue
+    const [parameter] = [...new URLSearchParams(pair).keys()]
+    complaints.push({ parameter: (parameter ?? '').slice(0, 100), message: 'is not UTF-8 in percent-encoding' })
+  }
   for (const name of Object.keys(given)) {
-    if (!Object.hasOwn(entries, name)) {
+    if (!Object.hasOwn(entries, name) && !complaints.some(({ parameter }) => parameter === name)) {
       complaints.push({ parameter: name.slice(0, 100), message: unknownParameter(name, Object.keys(entries)) })
     }
   }
@@ -109,6 +116,7 @@ export function readParameters<E extends v.ObjectEntries>(entries: E, query: URL
   for (const name of ['startDate', 'endDate']) {
     const [value, ...more] = given[name] ?? []
     if (value === undefined || more.length > 0 || !Object.hasOwn(entries, name)) continue
+    if (complaints.some(({ parameter }) => parameter === name)) continue
     const parsed = parseInstant(value, zone)
     if ('error' in parsed) complaints.push({ parameter: name, message: parsed.error })
     else dates[name] = parsed.instant
@@ -127,11 +135,21 @@ type Dated<T> = { [K in keyof T]: K extends 'startDate' | 'endDate' ? (undefined
 const zoneOf = (values: string[] | undefined) =>
   values?.length === 1 && isTimeZone(values[0] as string) ? (values[0] as string) : 'UTC'
 
+function isDecodable(escaped: string): boolean {
+  try {
+    decodeURIComponent(escaped)
+    return true
+  } catch {
+    return false
+  }
+}
+
 function unknownParameter(name: string, known: string[]): string {
   const nearest = known
     .map((candidate) => ({ candidate, distance: editDistance(name.slice(0, 40).toLowerCase(), candidate.toLowerCase()) }))
     .sort((a, b) => a.distance - b.distance)[0]
-  const hint = nearest && nearest.distance <= 3 ? `; did you mean ${nearest.candidate}?` : `; known are ${known.join(', ')}`
+  if (!nearest) return 'is not a parameter: this endpoint has none'
+  const hint = nearest.distance <= 3 ? `; did you mean ${nearest.candidate}?` : `; known are ${known.join(', ')}`
   return `is not a parameter of this endpoint${hint}`
 }
 

@@ -163,7 +163,7 @@ export async function totalsOf<const R extends readonly Range[]>(
   ranges: R,
 ): Promise<{ [At in keyof R]: TotalsRow }> {
   const found = new Map<number, TotalsRow>()
-  for (const chunk of chunks(ranges.filter((range) => range.to > MIN_INSTANT))) {
+  for (const chunk of chunks(ranges.filter(isPossible))) {
     const { source, params } = sourceOf(scope, chunk)
     const rows = await store.read<TotalsRow & { entry: number }>(
       scope,
@@ -180,28 +180,32 @@ export async function totalsOf<const R extends readonly Range[]>(
  * The totals of each of a series of adjacent ranges and of all of it together, and of one range before it, in one query.
  */
 export async function seriesOf(store: Store, scope: Scope, name: string, before: Range, series: readonly Range[]) {
-  const ranges = [before, ...series].filter((range) => range.to > MIN_INSTANT)
-  const { source, params } = sourceOf(scope, ranges)
+  const whole = { from: before.to, to: series.at(-1)?.to ?? before.to }
+  if (!isPossible(whole)) return { before: NOTHING, whole: NOTHING, series: series.map(() => NOTHING) }
+  const { source, params } = sourceOf(scope, [before, ...series].filter(isPossible))
   const rows = await store.read<TotalsRow & { part: number; entry: number; isWhole: number }>(
     scope,
     name,
     tenantSql(`SELECT roundDown(entry, {parts:Array(UInt64)}) AS part, entry, grouping(entry) AS isWhole, ${FIGURES}
      FROM (${source}) GROUP BY GROUPING SETS ((part, entry), (part))`),
-    { ...params, parts: [before, ...series.slice(0, 1)].filter((range) => range.to > MIN_INSTANT).map(entryOf) },
+    { ...params, parts: [before, whole].filter(isPossible).map(entryOf) },
   )
   const entries = new Map(rows.filter(({ isWhole }) => !isWhole).map((row) => [row.entry, row]))
   const wholes = new Map(rows.filter(({ isWhole }) => isWhole).map((row) => [row.part, row]))
   return {
     before: totalOf(wholes, before),
-    whole: series[0] ? totalOf(wholes, series[0]) : NOTHING,
+    whole: totalOf(wholes, whole),
     series: series.map((range) => totalOf(entries, range)),
   }
 }
 
 const FIGURES = `${SUMS}, groupBitmapMerge(users) AS activeUsers, length(groupUniqArrayArray(assistants)) AS assistants` as const
 
+/** Whether the range holds anything that can be stored. */
+const isPossible = (range: Range) => range.to > MIN_INSTANT
+
 const totalOf = (found: ReadonlyMap<number, TotalsRow>, range: Range): TotalsRow =>
-  (range.to > MIN_INSTANT && found.get(entryOf(range))) || NOTHING
+  (isPossible(range) && found.get(entryOf(range))) || NOTHING
 
 /** The rows that the figures of some ranges are summed from. */
 function sourceOf(scope: Scope, ranges: readonly Range[]) {

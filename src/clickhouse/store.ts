@@ -82,6 +82,8 @@ export class Store {
     this.#limits = {
       max_execution_time: options.queryTimeoutSeconds,
       max_memory_usage: String(options.queryMemoryMb * 1_048_576),
+      // Far above any answer of this service: what returns more is a mistake.
+      max_result_rows: '1000000',
       cancel_http_readonly_queries_on_client_close: 1,
       output_format_json_quote_64bit_integers: 0,
     }
@@ -124,14 +126,19 @@ export class Store {
 
   /** Reads what belongs to no single caller: names, seals, ids before an insert. Never used for an answer's figures. */
   async readInternal<Row>(name: string, sql: string, params: Record<string, unknown> = {}): Promise<Row[]> {
-    const result = await this.#reader.query({
-      query: sql,
-      format: 'JSONEachRow',
-      query_id: `${name}-${randomUUID()}`,
-      query_params: params,
-      clickhouse_settings: { output_format_json_quote_64bit_integers: 0, max_query_size: '16777216' },
-    })
-    return result.json<Row>()
+    try {
+      const result = await this.#reader.query({
+        query: sql,
+        format: 'JSONEachRow',
+        query_id: `${name}-${randomUUID()}`,
+        query_params: params,
+        clickhouse_settings: { output_format_json_quote_64bit_integers: 0, max_query_size: '16777216' },
+      })
+      return await result.json<Row>()
+    } catch (error) {
+      // Whatever it is, no caller has asked for this query, so none is to blame.
+      throw unavailable('The analytics store is out of reach.', 1, error)
+    }
   }
 
   /** Reads system tables and the like, for upkeep. */
@@ -184,6 +191,27 @@ function parseRows<Row>(text: string): Row[] {
     rows.push(Object.fromEntries(names.map((name, at) => [name, values[at]])) as Row)
   }
   return rows
+}
+
+/** ClickHouse takes 128 KiB a parameter (http_max_field_value_size), and no query can raise that. */
+const MAX_PARAMETER_BYTES = 120_000
+
+/** A long list in slices that each fit into a parameter, whatever its texts hold. */
+export function* slices<T extends string | number>(list: readonly T[]): Generator<T[]> {
+  let slice: T[] = []
+  let bytes = 0
+  for (const item of list) {
+    // Every character may need a backslash; two quotes and a comma.
+    const more = 2 * Buffer.byteLength(String(item)) + 3
+    if (bytes + more > MAX_PARAMETER_BYTES) {
+      yield slice
+      slice = []
+      bytes = 0
+    }
+    slice.push(item)
+    bytes += more
+  }
+  if (slice.length > 0) yield slice
 }
 
 /** An instant as text, the one form that every ClickHouse parser of DateTime64(3, 'UTC') reads. */

@@ -31,6 +31,7 @@ const USAGE = `usage: npm run load -- FILE... [options]
   --rejects FILE       writes refused lines there, as {"file","line","message","text"}, one a line
   --patience SECONDS   gives up after so long without progress; default 300
   --restart            forgets where a stopped load was
+  --help               prints this
 
 A load that was stopped goes on where it was when the same file is loaded again into the same company of the same service.
 An event without an id gets one made from the file's name (without .gz), the line's number and the line, so that loading
@@ -76,12 +77,14 @@ function readOptions() {
         rejects: { type: 'string' },
         patience: { type: 'string', default: '300' },
         restart: { type: 'boolean', default: false },
+        help: { type: 'boolean', default: false },
       },
     })
   } catch (error) {
     throw new UsageError(error instanceof Error ? error.message : String(error))
   }
   const { values, positionals } = parsed
+  if (values.help) return undefined
   if (positionals.length === 0) throw new UsageError('a FILE is needed')
   if (values.org === '') throw new UsageError('--org wants a name')
   if (values.url !== undefined && !/^https?:\/\/./.test(values.url)) throw new UsageError('--url wants http(s)://host:port')
@@ -97,7 +100,7 @@ function readOptions() {
   }
 }
 
-type Options = ReturnType<typeof readOptions>
+type Options = Exclude<ReturnType<typeof readOptions>, undefined>
 
 function whole(option: string, text: string, max: number): number {
   const value = Number(text)
@@ -588,6 +591,10 @@ interface Hooks {
 
 async function main(): Promise<number> {
   const options = readOptions()
+  if (!options) {
+    process.stdout.write(USAGE)
+    return 0
+  }
   const config = readConfig()
   const url = serviceUrl(options.url, config)
   const inputs = await Promise.all(options.files.map(openInput))

@@ -81,7 +81,7 @@ export function operations(parts: OperationsParts, check: SelfCheck) {
     requireScope(await parts.verifier.verify(c.req.header('Authorization')), 'analytics:operate')
     const given = readParameters(
       { startDate: endDate, endDate, repair: choice(['true', 'false']) },
-      new URL(c.req.url).searchParams,
+      new URL(c.req.url).search,
     )
     const range = { from: given.startDate ?? MIN_INSTANT, to: given.endDate ?? MAX_INSTANT, repair: given.repair === 'true' }
     if (range.from >= range.to) throw badRequest([{ parameter: 'endDate', message: 'must be after startDate' }])

@@ -53,8 +53,14 @@ export class Journal {
   async write(epoch: number, inserts: readonly Insert[]): Promise<Entry> {
     const name = `${String(Date.now()).padStart(15, '0')}-${inserts[0]?.token}.json`
     const path = join(this.#directory, name)
-    await writeFile(`${path}.part`, JSON.stringify({ epoch, inserts }), { mode: 0o600 })
-    await rename(`${path}.part`, path)
+    try {
+      await writeFile(`${path}.part`, JSON.stringify({ epoch, inserts }), { mode: 0o600 })
+      await rename(`${path}.part`, path)
+    } catch (error) {
+      // On a full disk, half a group for every try would keep it full.
+      await rm(`${path}.part`, { force: true })
+      throw error
+    }
     return { name, epoch, inserts }
   }
 

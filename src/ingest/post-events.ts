@@ -75,8 +75,9 @@ async function store(
   const events: Array<{ index: number; event: Event }> = []
   const rejected: Rejection[] = []
   let index = 0
-  // A repeated request must not count events without ids twice, even if its answer was lost: their ids follow its key.
-  const madeUpId = answer ? () => sha256(`${answer.key}\0${index}`).slice(0, 32) : randomUUID
+  // A repeated request must not count events without ids twice, even if its answer was lost: their ids follow its key,
+  // and its body, since a key may be used for another one when its answer is long forgotten.
+  const madeUpId = answer ? () => sha256(`${answer.key}\0${answer.body}\0${index}`).slice(0, 32) : randomUUID
   for (const value of values(body, format)) {
     if (index >= MAX_EVENTS) {
       throw new ApiError(413, 'too_many_events', `A request may hold ${MAX_EVENTS} events.`)

@@ -161,12 +161,14 @@ async function compare(store: Store, rollup: Rollup, seconds: number, from: numb
   const params = { seconds, from: dateTime64(from * 1000), to: dateTime64(to * 1000) }
   // A coarse level is summed from the day rows, which are compared with the raw log themselves.
   const isCoarse = COARSE.some(({ id }) => id === rollup.level)
-  const source = isCoarse
-    ? store.readInternal<DayRow>('reconcile_days', perDay(storedRows(rollup)), { ...params, level: DAY.id })
-    : store.readInternal<DayRow>('reconcile_raw', perDay(rawRows(rollup)), params)
-  const stored = await store.readInternal<DayRow>('reconcile_rollup', perDay(storedRows(rollup)), { ...params, level: rollup.level })
+  const [source, stored] = await Promise.all([
+    isCoarse
+      ? store.readInternal<DayRow>('reconcile_days', perDay(storedRows(rollup)), { ...params, level: DAY.id })
+      : store.readInternal<DayRow>('reconcile_raw', perDay(rawRows(rollup)), params),
+    store.readInternal<DayRow>('reconcile_rollup', perDay(storedRows(rollup)), { ...params, level: rollup.level }),
+  ])
   const rollupDays = new Map(stored.map((row) => [`${row.tenant}/${row.day}`, row]))
-  const sourceDays = new Map((await source).map((row) => [`${row.tenant}/${row.day}`, row]))
+  const sourceDays = new Map(source.map((row) => [`${row.tenant}/${row.day}`, row]))
   const drift: Drift[] = []
   for (const key of new Set([...sourceDays.keys(), ...rollupDays.keys()])) {
     const [expected, found] = [sourceDays.get(key), rollupDays.get(key)]

@@ -34,6 +34,7 @@ export class Seals {
   readonly #store: Store
   readonly #clock: () => Instant
   #sealedUntil: number[] = COARSE.map(() => 0)
+  #doubtful = false
 
   constructor(store: Store, clock: () => Instant) {
     this.#store = store
@@ -43,6 +44,14 @@ export class Seals {
   /** Epoch seconds by coarse level; a snapshot that may be kept for the length of a request. */
   get sealedUntil(): SealedUntil {
     return this.#sealedUntil
+  }
+
+  /**
+   * True after a seal that failed: it may be recorded all the same. Until `load` has had a look, no event may be stored,
+   * since its `late_levels` could be too low.
+   */
+  get doubtful(): boolean {
+    return this.#doubtful
   }
 
   /** Reads how far the levels are; a database without events starts sealed up to now, so a backfill needs no sealing. */
@@ -55,13 +64,12 @@ export class Seals {
     if (rows.length === 0) {
       const [row] = await this.#store.readInternal<{ any: number }>('events_any', `SELECT count() > 0 AS any FROM events`)
       const now = Math.floor(this.#clock() / 1000) - GRACE_SECONDS
-      for (const level of COARSE) {
-        const until = row?.any ? 0 : Math.floor(now / level.seconds) * level.seconds
-        await this.#record(level.id, until)
-        known.set(level.id, until)
-      }
+      for (const level of COARSE) known.set(level.id, row?.any ? 0 : Math.floor(now / level.seconds) * level.seconds)
+      // All at once: a level that is missing would be sealed span by span from 1970 on.
+      await this.#record(...known)
     }
     this.#sealedUntil = COARSE.map((level) => known.get(level.id) ?? 0)
+    this.#doubtful = false
   }
 
   /** The next span to seal: of the finest level whose span is over and complete in the level below. */
@@ -86,16 +94,18 @@ export class Seals {
     const next = this.#next()
     if (!next) return false
     const { at, level, below, from, until } = next
+    this.#doubtful = true
     for (const { table } of ROLLUPS) await sealFrom(this.#store, { table, level: level.id, from, below: below.id })
-    await this.#record(level.id, until)
+    await this.#record([level.id, until])
+    this.#doubtful = false
     this.#sealedUntil = this.#sealedUntil.with(at, until)
     return true
   }
 
-  async #record(level: number, until: number): Promise<void> {
+  async #record(...sealed: Array<[level: number, until: number]>): Promise<void> {
     await this.#store.admin.insert({
       table: 'seals',
-      values: [{ level, sealed_until: until }],
+      values: sealed.map(([level, until]) => ({ level, sealed_until: until })),
       format: 'JSONEachRow',
     })
   }
@@ -104,8 +114,8 @@ export class Seals {
 /**
  * Writes one span of a coarse level from the rows of a finer one.
  *
- * Without a tenant it seals the span for all; repeating that is harmless, as the token is the span's and the rows come in
- * one order. With a tenant it repairs: what is there is deleted first.
+ * Without a tenant it seals the span for all, with a tenant it repairs. What is there is deleted first: for a seal, the
+ * rows of an attempt that was cut off. A token per span instead would keep those rows, and miss the events stored since.
  */
 export async function sealFrom(
   store: Store,
@@ -117,9 +127,14 @@ export async function sealFrom(
   const { key, columns } = rollup
   const ofTenant = tenant === undefined ? '' : 'AND tenant = {tenant:UInt32}'
   const query_params = { level, below, from, until: from + seconds, tenant: tenant ?? 0 }
-  if (tenant !== undefined) {
+  const spot = `level = {level:UInt8} AND start = {from:DateTime('UTC')} ${ofTenant}`
+  const [there] = await store.adminRows<{ rows: number }>(
+    `SELECT toUInt32(count()) AS rows FROM ${table} WHERE ${spot}`,
+    query_params,
+  )
+  if (there && there.rows > 0) {
     await store.admin.command({
-      query: `ALTER TABLE ${table} DELETE WHERE level = {level:UInt8} AND start = {from:DateTime('UTC')} ${ofTenant}`,
+      query: `ALTER TABLE ${table} DELETE WHERE ${spot}`,
       query_params,
       clickhouse_settings: { mutations_sync: '1', wait_end_of_query: 1 },
     })
@@ -135,7 +150,7 @@ export async function sealFrom(
       ORDER BY tenant, ${key}`,
     query_params,
     clickhouse_settings: {
-      insert_deduplication_token: tenant === undefined ? `seal-${table}-${level}-${from + seconds}` : `repair-${randomUUID()}`,
+      insert_deduplication_token: `seal-${randomUUID()}`,
       insert_deduplicate: 1,
       max_insert_threads: '1',
       max_execution_time: 600,

@@ -7,11 +7,12 @@ import type { ClickHouseSettings } from '@clickhouse/client'
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { lateLevels } from '../analytics/levels.ts'
-import { dateTime64, type Store } from '../clickhouse/store.ts'
+import { dateTime64, slices, type Store } from '../clickhouse/store.ts'
 import { unavailable } from '../http/errors.ts'
 import type { NameKind, Names } from '../names.ts'
 import type { Seals } from './seals.ts'
 import type { Event } from './event.ts'
+import { completeEvents } from './complete.ts'
 import { IdFilter, idHash } from './id-filter.ts'
 import type { Entry, Insert, Journal } from './journal.ts'
 import { LONGEST_INSERT_MS, type Lane } from './lane.ts'
@@ -47,8 +48,6 @@ interface Waiting {
 
 /** Rows a group holds at most: one block of ClickHouse, so that the insert is one atomic part. */
 const MAX_GROUP_EVENTS = 50_000
-/** Look-ups go in slices, to keep each query's parameters small. */
-const LOOKUP_SLICE = 2_000
 const SEAL_CHECK_MS = 5_000
 /** A caller waits this long for its batch to be stored, then is told to come back; what is journalled is stored all the same. */
 const PATIENCE_MS = 10_000
@@ -125,12 +124,12 @@ export class Writer {
   /** Completes what an earlier run left half done, then starts taking batches. */
   async start(): Promise<void> {
     const { journal, log, seals } = this.#options
+    await seals.load()
     for (const entry of await journal.pending()) {
       log('warn', 'completing an insert of an earlier run', { name: entry.name })
-      await this.#insertUntilStored(entry)
+      await this.#insertUntilStored(entry, 'sent before')
       await journal.remove(entry.name)
     }
-    await seals.load()
     this.#running = this.#run()
     this.#reaper = setInterval(() => this.#refuseImpatient(), 1_000).unref()
     void this.#loadFilter()
@@ -189,14 +188,14 @@ export class Writer {
           continue
         }
         const turn = await lane.enter()
-        if (!turn.kept || this.#behind) await this.#catchUp()
+        if (!turn.kept || this.#behind || seals.doubtful) await this.#catchUp()
         // While spans are due they follow each other, but callers that wait go first.
         if (sealing && (await seals.advance())) sealAt = 0
         await this.#upkeep.shift()?.()
         const group = this.#takeGroup()
         if (group.length > 0) await this.#storeGroup(group, turn.epoch)
       } catch (error) {
-        log('error', 'the writer cannot go on and tries again', { error: String(error) })
+        log('error', 'the writer cannot go on and tries again', { error: reasonOf(error) })
         await sleep(200)
       }
     }
@@ -245,8 +244,9 @@ export class Writer {
       group.forEach(({ resolve }, at) => resolve(receipts[at] as Receipt))
       this.#healthy = true
     } catch (error) {
-      // Nothing was sent, or it was given up: no figure of these events is in any table.
-      log('error', 'a group of events could not be stored', { error: String(error) })
+      // Nothing was sent, or it was given up: no figure of these events is in any table, and the next group may try.
+      this.#healthy = true
+      log('error', 'a group of events could not be stored', { error: reasonOf(error) })
       for (const { reject } of group) reject(unavailable('Events cannot be stored right now.', 2, error))
       await sleep(200)
     } finally {
@@ -318,7 +318,7 @@ export class Writer {
   async #storedEvents(tenant: number, ids: readonly string[]): Promise<Map<string, Event>> {
     const doubtful = ids.filter((id) => this.#filter.mayHold(idHash(id)))
     const found = new Map<string, Event>()
-    for (let at = 0; at < doubtful.length; at += LOOKUP_SLICE) {
+    for (const slice of slices(doubtful)) {
       const rows = await this.#options.store.readInternal<Event>(
         'events_by_id',
         `SELECT id, event_type AS eventType, toUnixTimestamp64Milli(events.timestamp) AS timestamp, assistant, user,
@@ -326,7 +326,7 @@ export class Writer {
            trace_id AS traceId, metadata
          FROM events WHERE tenant = {tenant:UInt32} AND id IN {ids:Array(String)}
          SETTINGS min_table_rows_to_use_projection_index = 0`,
-        { tenant, ids: doubtful.slice(at, at + LOOKUP_SLICE) },
+        { tenant, ids: slice },
       )
       for (const row of rows) found.set(row.id, row)
     }
@@ -345,11 +345,8 @@ export class Writer {
       if (number === undefined) unknown.push(name)
     }
     const fresh: string[] = []
-    for (let at = 0; at < unknown.length; at += LOOKUP_SLICE) {
-      const slice = unknown.slice(at, at + LOOKUP_SLICE)
-      const numbers = await names.numbers(tenant, kind, slice)
-      slice.forEach((name, i) => (numbers[i] ? result.set(name, numbers[i]) : fresh.push(name)))
-    }
+    const numbers = await names.numbers(tenant, kind, unknown)
+    unknown.forEach((name, i) => (numbers[i] ? result.set(name, numbers[i]) : fresh.push(name)))
     if (fresh.length > 0) {
       const counter = `${tenant}/${kind}`
       let last = this.#lastNumber.get(counter)
@@ -383,15 +380,21 @@ export class Writer {
     const result = await writer.exec({
       query: `INSERT INTO ${table} (${columns.join(', ')}) FORMAT JSONCompactEachRow\n${rows}`,
       query_id: `insert_${table}-${randomUUID()}`,
-      clickhouse_settings: { ...INSERT_SETTINGS, insert_deduplication_token: token },
+      clickhouse_settings: {
+        ...INSERT_SETTINGS,
+        insert_deduplication_token: token,
+        // Answers are told apart by their key, whatever became of the token.
+        ...(table === 'answers' ? { insert_deduplicate: 0 } : {}),
+      },
     })
     result.stream.resume()
   }
 
   /** Journalled inserts are sent until they are stored: nothing else can be known about them. */
-  async #insertUntilStored({ epoch, inserts }: Entry): Promise<void> {
+  async #insertUntilStored({ epoch, inserts }: Entry, sentBefore?: 'sent before'): Promise<void> {
     const { lane, log } = this.#options
     for (const insert of inserts) {
+      let again = sentBefore !== undefined
       for (let wait = 50; ; wait = Math.min(wait * 2, 2_000)) {
         try {
           const turn = await lane.enter()
@@ -402,13 +405,24 @@ export class Writer {
             return
           }
           await this.#insert(insert)
+          if (again && insert.table === 'events') await this.#complete(insert)
           break
         } catch (error) {
-          log('error', 'an insert failed and is sent again', { table: insert.table, error: String(error) })
+          log('error', 'an insert failed and is sent again', { table: insert.table, error: reasonOf(error) })
+          again = true
           await sleep(wait)
         }
       }
     }
+  }
+
+  /** See complete.ts. */
+  async #complete(insert: Insert): Promise<void> {
+    const { store, seals, log } = this.#options
+    const { events, days } = await completeEvents(store, seals, insert.rows, (rows) =>
+      this.#insert({ ...insert, rows, token: randomUUID() }),
+    )
+    if (events + days > 0) log('warn', 'an insert was cut off and had to be put right', { events, days })
   }
 
   /**
@@ -426,13 +440,13 @@ export class Writer {
       byTenant.set(tenant, ids)
     }
     for (const [tenant, ids] of byTenant) {
-      for (let at = 0; at < ids.length; at += LOOKUP_SLICE) {
+      for (const slice of slices(ids)) {
         const [row] = await this.#options.store.readInternal<{ stored: number }>(
           'events_of_others',
           `SELECT count() AS stored FROM events
            WHERE tenant = {tenant:UInt32} AND id IN {ids:Array(String)} AND received_at >= {since:DateTime64(3, 'UTC')}
            SETTINGS min_table_rows_to_use_projection_index = 0`,
-          { tenant, ids: ids.slice(at, at + LOOKUP_SLICE), since: dateTime64(since) },
+          { tenant, ids: slice, since: dateTime64(since) },
         )
         if (row && row.stored > 0) return true
       }
@@ -474,12 +488,15 @@ export class Writer {
         this.#filter.complete()
         this.#behind = true
       } catch (error) {
-        this.#options.log('warn', 'the id filter could not be filled yet', { error: String(error) })
+        this.#options.log('warn', 'the id filter could not be filled yet', { error: reasonOf(error) })
         await sleep(1_000, undefined, { ref: false })
       }
     }
   }
 }
+
+/** Refusals for callers hide what is behind them. */
+const reasonOf = (error: unknown): string => String((error as Error).cause ?? error)
 
 const sameContent = (a: Event, b: Event): boolean =>
   a.timestamp === b.timestamp &&

@@ -16,6 +16,9 @@ const event = (id: string, eventType: string, timestamp: string, rest: object = 
   ...rest,
 })
 
+const seen = (rows: Array<Record<string, unknown>>) =>
+  rows.map(({ periodKey, startDate, total, activeUsers }) => [periodKey, startDate, total, activeUsers])
+
 test('a day without events is there with zeros, and what ends a range is not in it', async () => {
   const org = 'days'
   await service.store(
@@ -168,8 +171,6 @@ test('the first day there is, and an offset of 44 minutes and a half', async () 
   )
   const asked = { period: 'day', startDate: '1970-01-01T00:00Z', endDate: '1970-01-03T00:44:30Z', timezone: 'Africa/Monrovia' }
   const entries = await service.data('metrics', asked, { org })
-  const seen = (rows: Array<Record<string, unknown>>) =>
-    rows.map(({ periodKey, startDate, total, activeUsers }) => [periodKey, startDate, total, activeUsers])
   expect(seen(entries)).toEqual([
     ['1969-12-31', '1970-01-01T00:00:00.000Z', 1, 1],
     ['1970-01-01', '1970-01-01T00:44:30.000Z', 2, 2],

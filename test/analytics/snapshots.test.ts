@@ -56,13 +56,15 @@ test('a row a day, final once the day is over', async () => {
   expect(await service.whole('snapshots', RANGE)).toEqual({ success: true, data: ROWS })
 })
 
+/** Which rows are final, asked at that time. */
+async function final(now: string, params: object) {
+  service.setNow(now)
+  const rows = await service.data('snapshots', { ...RANGE, ...params })
+  service.setNow('2026-03-01T12:00:00.000Z')
+  return rows.map((row: { final: boolean }) => row.final)
+}
+
 test('a day is final from its last moment on, and an unfinished one is not though the range ends before it', async () => {
-  const final = async (now: string, params: object) => {
-    service.setNow(now)
-    const rows = await service.data('snapshots', { ...RANGE, ...params })
-    service.setNow('2026-03-01T12:00:00.000Z')
-    return rows.map((row: { final: boolean }) => row.final)
-  }
   expect(await final('2026-03-01T23:59:59.999Z', {})).toEqual([true, true, false])
   expect(await final('2026-03-02T00:00:00.000Z', {})).toEqual([true, true, true])
   expect(await final('2026-03-01T12:00:00.000Z', { endDate: '2026-03-01T08:30' })).toEqual([true, true, false])

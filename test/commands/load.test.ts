@@ -311,6 +311,12 @@ describe('npm run load and what it is told', { timeout: 30_000 }, () => {
     expect(given.stderr).toContain('for acme\n')
   })
 
+  it('prints its usage when it is asked to', async () => {
+    const { code, stdout } = await load(['--help'])
+    expect(code).toBe(0)
+    expect(stdout).toMatch(/^usage: npm run load -- FILE\.\.\./)
+  })
+
   it.each([
     [[], 'a FILE is needed'],
     [['x', '--batch', '10001'], '--batch wants a whole number from 1 to 10000'],

@@ -27,7 +27,7 @@ const FULL_EVERY = 5
 const AWAY_MS = 13_000
 const DISK_MB = 256
 /** The whole suite, by number of rounds. */
-const deadlineMs = (rounds: number) => 180_000 + rounds * 20_000
+const deadlineMs = (rounds: number) => 240_000 + rounds * 40_000
 
 interface Tally extends Findings {
   rounds: number
@@ -69,13 +69,20 @@ const disks = new Set<Disk>()
 
 // However the suite ends, nothing that it started goes on.
 function endEverything(): void {
-  for (const world of running) world.service.kill()
-  for (const disk of disks) disk.unmount()
+  for (const end of [...[...running].map(({ service }) => () => service.kill()), ...[...disks].map((disk) => disk.unmount)]) {
+    try {
+      end()
+    } catch (error) {
+      process.stderr.write(`${String(error)}\n`)
+    }
+  }
 }
 process.on('exit', endEverything)
-for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => process.exit(130))
+// Whoever reads the output may be gone.
+process.stdout.on('error', () => {})
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => process.exit(130))
 const deadline = setTimeout(() => {
-  say('the suite took too long and gives up')
+  say(`the suite gives up after ${deadlineMs(given.rounds) / 1_000} s`)
   printTable()
   process.exit(1)
 }, deadlineMs(given.rounds))
@@ -137,7 +144,12 @@ function addCounts(world: World): void {
 }
 
 async function killRounds(dice: Dice): Promise<void> {
-  const world = await World.open({ directory, name: 'kills', seed: given.seed, clockMoves: true })
+  const world = await World.open({
+    dataDir: join(directory, 'kills'),
+    logFile: join(directory, 'kills.log'),
+    seed: given.seed,
+    clockMoves: true,
+  })
   try {
     for (let round = 1; round <= given.rounds; round++) {
       const what = await breakSomething(world, dice)
@@ -228,7 +240,12 @@ async function diskRounds(rounds: number): Promise<void> {
   }
   disks.add(disk)
   try {
-    const world = await World.open({ directory: disk.directory, name: 'data', seed: given.seed + 100, clockMoves: false })
+    const world = await World.open({
+      dataDir: join(disk.directory, 'data'),
+      logFile: join(directory, 'disk.log'),
+      seed: given.seed + 100,
+      clockMoves: false,
+    })
     try {
       for (let round = 1; round <= rounds; round++) await fillDisk(world, disk, round)
     } finally {

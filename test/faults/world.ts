@@ -1,7 +1,6 @@
 /** A service, callers that write to it through a broken network, and what they know: all that a phase of the suite needs. */
 import { once } from 'node:events'
 import { createServer, type AddressInfo } from 'node:net'
-import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { check, type Findings } from './check.ts'
 import { createDice, type Dice } from './dice.ts'
@@ -12,7 +11,7 @@ import { Writer } from './writers.ts'
 
 const TENANTS = ['acme', 'globex', 'initech']
 const WRITERS = 4
-const START_MS = 60_000
+const START_MS = 90_000
 const DRAIN_MS = 90_000
 const DAY = 86_400_000
 
@@ -23,7 +22,6 @@ export class World {
   readonly #seed: number
   readonly ledger = new Ledger(TENANTS)
   readonly service: ServiceProcess
-  readonly logFile: string
   #aheadMs = 0
   #proxy: Proxy | undefined
   #writers: Writer[] = []
@@ -32,10 +30,9 @@ export class World {
 
   private constructor(dataDir: string, logFile: string, port: number, seed: number, clock: Dice | null) {
     this.#seed = seed
-    this.logFile = logFile
     // Some of the starts are days after the last one, so that spans come to their end: of 4 days, of 16, of 64.
     const ahead = (starts: number) => {
-      if (clock && starts > 0) this.#aheadMs += clock.pick([0, 0, 1, 5, 5, 20, 70]) * DAY
+      if (clock && starts > 0) this.#aheadMs += clock.pick([0, 0, 1, 5, 5, 17]) * DAY
       return this.#aheadMs
     }
     this.service = new ServiceProcess({ dataDir, port, logFile, ahead })
@@ -43,13 +40,13 @@ export class World {
 
   /**
    * Starts a service on an empty directory, and the writers when it is ready.
+   * @param options.logFile what the service has to say about itself
    * @param options.clockMoves whether the service's clock is moved on by days from one start to the next
    */
-  static async open(options: { directory: string; name: string; seed: number; clockMoves: boolean }): Promise<World> {
-    const { directory, name, seed } = options
-    const logFile = join(directory, `${name}.log`)
+  static async open(options: { dataDir: string; logFile: string; seed: number; clockMoves: boolean }): Promise<World> {
+    const { dataDir, logFile, seed } = options
     const clock = options.clockMoves ? createDice(seed + 1) : null
-    const world = new World(join(directory, name), logFile, await freePort(), seed, clock)
+    const world = new World(dataDir, logFile, await freePort(), seed, clock)
     running.add(world)
     await world.service.ready(START_MS)
     await world.#start()

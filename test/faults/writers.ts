@@ -212,7 +212,7 @@ export class Writer {
   #make(tenant: string, withId: boolean, draft?: 'draft'): Entry {
     const { dice, name, now, ledger } = this.#options
     const mark = `${name}-${this.#count++}`
-    const ages = [2 * HOUR, 2 * HOUR, 10 * DAY, 120 * DAY, 400 * DAY]
+    const ages = [2 * HOUR, 2 * HOUR, 10 * DAY, 120 * DAY]
     const event = {
       ...(withId ? { id: `id ${mark}` } : {}),
       eventType: dice.pick(EVENT_TYPES),

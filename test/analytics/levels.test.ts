@@ -1,0 +1,194 @@
+/** The cutter that every endpoint and every time zone rests on, with ranges nobody would think of. */
+import { array, assert, constantFrom, integer, oneof, property, tuple } from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import {
+  ASSISTANT_LEVELS,
+  COARSE,
+  cut,
+  DAY,
+  FLEET_LEVELS,
+  lateLevels,
+  QUARTER,
+  THREE_HOURS,
+  USER_LEVELS,
+  type Parts,
+  type Range,
+} from '../../src/analytics/levels.ts'
+import { cutAll } from '../../src/analytics/totals.ts'
+
+const LEVELS = [QUARTER, THREE_HOURS, DAY, ...COARSE]
+const DAY_MS = 86_400_000
+const MAX_INSTANT = 4_102_444_800_000
+const SETS = { fleet: FLEET_LEVELS, assistant: ASSISTANT_LEVELS, user: USER_LEVELS, none: [] }
+
+/** Spans and raw ranges as one list of ranges in the order of time. */
+function pieces({ spans, raw }: Parts): Range[] {
+  const ofSpans = spans.map(([id, start]) => {
+    const level = LEVELS.find((candidate) => candidate.id === id)
+    if (!level) throw new Error(`there is no level ${id}`)
+    if (start % level.seconds !== 0) throw new Error(`a span of ${level.seconds} s starts at ${start}`)
+    return { from: start * 1000, to: (start + level.seconds) * 1000 }
+  })
+  return [...ofSpans, ...raw].sort((a, b) => a.from - b.from)
+}
+
+/** Every moment of the range in exactly one piece, and no other moment in any. */
+function expectCover(parts: Parts, { from, to }: Range) {
+  let at = from
+  for (const piece of pieces(parts)) {
+    // Not expect(): there are millions of pieces.
+    if (piece.from !== at || piece.to <= piece.from) throw new Error(`${JSON.stringify(piece)} follows on ${at}`)
+    at = piece.to
+  }
+  expect(at).toBe(Math.max(from, to))
+}
+
+const instant = oneof(
+  integer({ min: 0, max: MAX_INSTANT }),
+  // On and next to the starts of spans.
+  tuple(constantFrom(...LEVELS), integer({ min: 0, max: 30_000 }), integer({ min: -1, max: 1 })).map(
+    ([level, count, off]) => Math.min(Math.max(0, level.seconds * 1000 * count + off), MAX_INSTANT),
+  ),
+)
+const length = oneof(
+  integer({ min: 1, max: 1_000_000 }),
+  integer({ min: 1, max: 200 * DAY_MS }),
+  tuple(constantFrom(...LEVELS), integer({ min: 1, max: 40 })).map(([level, count]) => level.seconds * 1000 * count),
+)
+const range = tuple(instant, length).map(([from, ms]): Range => ({ from, to: from + ms }))
+/** How far the coarse levels are sealed: each a multiple of its span, none further than the level below. */
+const sealed = tuple(integer({ min: 0, max: 12_000 }), integer({ min: 0, max: 20 }), integer({ min: 0, max: 20 })).map(
+  ([fours, lag, lagOfLag]) => {
+    const first = fours * 4 * 86_400
+    const second = Math.max(0, Math.floor(first / (16 * 86_400)) - lag) * 16 * 86_400
+    return [first, second, Math.max(0, Math.floor(second / (64 * 86_400)) - lagOfLag) * 64 * 86_400]
+  },
+)
+const levels = constantFrom(...Object.values(SETS))
+
+describe('cut', () => {
+  test('every moment of a range is in exactly one part, and no other is in any', () => {
+    assert(
+      property(range, levels, sealed, (asked, usable, sealedUntil) => {
+        expectCover(cut(asked, usable, usable.length > 0 ? sealedUntil : []), asked)
+        expectCover(cut(asked, usable), asked)
+      }),
+      { numRuns: 2_000 },
+    )
+  })
+
+  test('only levels that may be used, and of the coarse ones no span that is not sealed', () => {
+    assert(
+      property(range, levels, sealed, (asked, usable, sealedUntil) => {
+        for (const [id, start] of cut(asked, usable, sealedUntil).spans) {
+          const coarse = COARSE.findIndex((level) => level.id === id)
+          const end = start + (COARSE[coarse]?.seconds ?? 0)
+          const usableSpan = coarse === -1 ? usable.some((level) => level.id === id) : end <= (sealedUntil[coarse] ?? 0)
+          if (!usableSpan) throw new Error(`a span of level ${id} from ${start} may not be used`)
+        }
+      }),
+      { numRuns: 2_000 },
+    )
+  })
+
+  test('raw events are read for less than a span of the finest level at either end', () => {
+    assert(
+      property(range, constantFrom(FLEET_LEVELS, ASSISTANT_LEVELS, USER_LEVELS), sealed, (asked, usable, sealedUntil) => {
+        const finest = (usable[0]?.seconds ?? 0) * 1000
+        const { raw } = cut(asked, usable, sealedUntil)
+        expect(raw.length).toBeLessThanOrEqual(2)
+        for (const { from, to } of raw) expect(to - from).toBeLessThan(raw.length === 1 && asked.to - asked.from < 2 * finest ? 2 * finest : finest)
+      }),
+      { numRuns: 1_000 },
+    )
+  })
+
+  test('never more spans than a level needs: three of each at an end, and what is not sealed', () => {
+    assert(
+      property(range, (asked) => {
+        const everything = COARSE.map(({ seconds }) => Math.floor(6e9 / seconds) * seconds)
+        const { spans } = cut(asked, FLEET_LEVELS, everything)
+        const count = (id: number) => spans.filter(([level]) => level === id).length
+        expect(count(0)).toBeLessThanOrEqual(2 * 11)
+        expect(count(1)).toBeLessThanOrEqual(2 * 7)
+        for (const id of [2, 3, 4]) expect(count(id)).toBeLessThanOrEqual(2 * 3)
+      }),
+    )
+  })
+
+  test('any 90 whole days that are sealed are 16 spans at most', () => {
+    const sealedUntil = COARSE.map(({ seconds }) => Math.floor(4e9 / seconds) * seconds)
+    // The pattern of spans repeats every 64 days.
+    const counts = Array.from({ length: 64 }, (_, day) => {
+      const from = (20_000 + day) * DAY_MS
+      const { spans, raw } = cut({ from, to: from + 90 * DAY_MS }, FLEET_LEVELS, sealedUntil)
+      expect(raw).toEqual([])
+      return spans.length
+    })
+    expect(Math.max(...counts)).toBeLessThanOrEqual(16)
+  })
+
+  test('a range from noon to noon of the same 90 days reads no raw events either', () => {
+    const from = Date.parse('2026-01-01T12:15:00Z')
+    expect(cut({ from, to: from + 90 * DAY_MS }, FLEET_LEVELS).raw).toEqual([])
+  })
+
+  test('an empty range has no parts', () => {
+    expect(cut({ from: 1_000, to: 1_000 }, FLEET_LEVELS, [0, 0, 0])).toEqual({ spans: [], raw: [] })
+    expect(cut({ from: 1_000, to: 999 }, FLEET_LEVELS, [0, 0, 0])).toEqual({ spans: [], raw: [] })
+  })
+})
+
+describe('cutAll', () => {
+  const adjacent = tuple(instant, array(length, { minLength: 1, maxLength: 12 })).map(([start, lengths]) => {
+    let at = start
+    return lengths.map((ms): Range => ({ from: at, to: (at += ms) }))
+  })
+
+  test('adjacent ranges together are covered once, whatever their ends', () => {
+    assert(
+      property(adjacent, levels, sealed, (ranges, usable, sealedUntil) => {
+        const parts = cutAll(ranges, usable, sealedUntil)
+        expectCover(parts, { from: ranges[0]?.from ?? 0, to: ranges.at(-1)?.to ?? 0 })
+      }),
+      { numRuns: 1_000 },
+    )
+  })
+
+  test('no span reaches from one range into the next, whose figures it would mix', () => {
+    assert(
+      property(adjacent, levels, sealed, (ranges, usable, sealedUntil) => {
+        const edges = ranges.map(({ from }) => from)
+        const { spans } = cutAll(ranges, usable, sealedUntil)
+        for (const piece of pieces({ spans, raw: [] })) {
+          if (edges.some((edge) => piece.from < edge && edge < piece.to)) throw new Error(JSON.stringify(piece))
+        }
+      }),
+      { numRuns: 1_000 },
+    )
+  })
+
+  test('two windows that end at an odd moment read raw events at three places, not everywhere', () => {
+    const now = Date.parse('2026-03-01T12:34:56.789Z')
+    for (const [days, usable] of [[7, FLEET_LEVELS], [90, ASSISTANT_LEVELS]] as const) {
+      const [from, before] = [now - days * DAY_MS, now - 2 * days * DAY_MS]
+      const { spans, raw } = cutAll([{ from: before, to: from }, { from, to: now }], usable, [])
+      expect(spans.length).toBeGreaterThan(days)
+      expect(raw.length).toBe(3)
+      expect(raw.reduce((sum, piece) => sum + piece.to - piece.from, 0)).toBeLessThan(3 * QUARTER.seconds * 1000)
+    }
+  })
+})
+
+test('an event is late for exactly the coarse levels that are sealed over its moment', () => {
+  assert(
+    property(instant, sealed, (at, sealedUntil) => {
+      const over = sealedUntil.map((until) => at < until * 1000)
+      expect(lateLevels(at, sealedUntil)).toBe(over.filter(Boolean).length)
+      // The views write a late event into the first so many levels.
+      expect(over).toEqual(over.toSorted((a, b) => Number(b) - Number(a)))
+    }),
+  )
+  const until = [32 * 86_400, 32 * 86_400, 0]
+  expect([32 * DAY_MS - 1, 32 * DAY_MS].map((at) => lateLevels(at, until))).toEqual([2, 0])
+})
