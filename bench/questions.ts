@@ -82,6 +82,9 @@ const KATHMANDU_MS = clock(5, 45, 0)
 export const depthInstant = ({ from, to }: Range, percent: number): number =>
   Math.floor(to - ((to - from) * percent) / 100)
 
+const ofFloor = (times: number, group: string) => [{ times, of: FLOOR, group }]
+const raggedTargets = (of: string) => [{ times: 2, of, group: 'ragged ends, Asia/Kathmandu' }]
+
 export function questions(fleet: Fleet, { busiest, rareUsers, cursors }: Landmarks): Question[] {
   const backs = [0, 1, 2]
   const whole = backs.map((back) => wholeDays(fleet, back))
@@ -91,10 +94,8 @@ export function questions(fleet: Fleet, { busiest, rareUsers, cursors }: Landmar
   const untilNow = backs.map((back) => fleet.end - back * 3_600_000)
   const untilRagged = ragged.map(({ to }) => to)
   const months = untilMidnight.map((to) => ({ from: to - 30 * DAY_MS, to }))
-  const ofFloor = (times: number, group: string) => [{ times, of: FLOOR, group }]
   const fleetTargets = ofFloor(4, 'overview, rolling, snapshots, metrics by day')
   const busiestTargets = ofFloor(4, 'the same of the busiest assistant')
-  const raggedTargets = (of: string) => [{ times: 2, of, group: 'ragged ends, Asia/Kathmandu' }]
 
   return [
     {

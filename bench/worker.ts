@@ -166,15 +166,16 @@ async function insert(task: Extract<Task, { kind: 'insert' }>): Promise<Rate> {
   const client = connect(connection, connection.writer)
   const batches = new Batches('row', size)
   const send = async () => {
-    await client.insert({
-      table: 'events',
+    // The client's `insert` wants objects, which it would have to write as JSON first.
+    const result = await client.exec({
+      query: 'INSERT INTO events FORMAT JSONEachRow',
       values: Readable.from([batches.next()], { objectMode: false }),
-      format: 'JSONEachRow',
       // Either way the answer comes when the rows are written.
       clickhouse_settings: asynchronous
         ? { async_insert: 1, wait_for_async_insert: 1 }
         : { async_insert: 0, parallel_view_processing: 1 },
     })
+    result.stream.resume()
     return size
   }
   try {
@@ -205,7 +206,8 @@ async function loops(
         begun++
         const sent = performance.now()
         try {
-          events += (await work(at, turn)) ?? 0
+          const stored = (await work(at, turn)) ?? 0
+          events += stored
           latencies.push(performance.now() - sent)
         } catch (error) {
           if (failed++ === 0) process.stderr.write(`  the first failure: ${String(error).slice(0, 500)}\n`)

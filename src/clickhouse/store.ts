@@ -5,6 +5,7 @@
 import { ClickHouseError, ClickHouseLogLevel, createClient, SettingsMap, type ClickHouseClient, type ClickHouseSettings } from '@clickhouse/client'
 import { randomUUID } from 'node:crypto'
 import { ApiError, unavailable } from '../http/errors.ts'
+import { ID_HASH } from '../ingest/id-filter.ts'
 
 /** Who asks: the tenant's number (0: a tenant nobody has written to yet) and what becomes of the query. */
 export interface Asker {
@@ -153,10 +154,10 @@ export class Store {
     return row?.now ?? 0
   }
 
-  /** murmurHash3_32 of the id of every event received since an instant, in no order. */
+  /** The hash (src/ingest/id-filter.ts) of every event received since an instant, in no order. */
   async hashesOfIds(each: (hash: number) => void, since = 0): Promise<void> {
     const result = await this.#reader.exec({
-      query: `SELECT murmurHash3_32(id) FROM events
+      query: `SELECT ${ID_HASH} FROM events
         WHERE received_at >= {since:DateTime64(3, 'UTC')} FORMAT RowBinary`,
       query_params: { since: dateTime64(since) },
       clickhouse_settings: { max_threads: 1, max_execution_time: 0 },

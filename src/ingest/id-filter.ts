@@ -53,11 +53,15 @@ function mix(value: number): number {
   return (h ^ (h >>> 16)) >>> 0
 }
 
-/** MurmurHash3_x86_32 with seed 0 over the UTF-8 bytes, as ClickHouse's murmurHash3_32. */
-export function idHash(id: string): number {
-  for (let i = 0; i < id.length; i++) if (id.charCodeAt(i) > 127) return murmur(Buffer.from(id).toString('latin1'))
-  return murmur(id)
+/** Of a tenant's event: MurmurHash3_x86_32 with seed 0 over the UTF-8 bytes of `<tenant> <id>`, as in ID_HASH. */
+export function idHash(tenant: number, id: string): number {
+  const text = `${tenant} ${id}`
+  for (let i = 0; i < text.length; i++) if (text.charCodeAt(i) > 127) return murmur(Buffer.from(text).toString('latin1'))
+  return murmur(text)
 }
+
+/** The same in ClickHouse, over rows of `events`. */
+export const ID_HASH = "murmurHash3_32(concat(toString(tenant), ' ', id))"
 
 /** @param bytes one character a byte */
 function murmur(bytes: string): number {

@@ -49,12 +49,17 @@ export async function postEvents(c: Context, principal: Principal, ingestion: In
       headers: { 'Accept-Encoding': 'gzip, identity' },
     })
   }
-  // A body is held at most three times: as bytes, as text, as events.
-  const reserved = 3 * (encoding === 'gzip' ? MAX_BYTES : Number(c.req.header('Content-Length') ?? MAX_BYTES) || 0)
-  if (reserved > 3 * MAX_BYTES) throw tooLarge()
+  const announced = Number(c.req.header('Content-Length') ?? MAX_BYTES) || 0
+  if (announced > MAX_BYTES) throw tooLarge()
+  // A body is held at most three times: as bytes, as text, as events. Of a compressed one the size is known when it has
+  // been decompressed, at most four at a time.
+  let reserved = 3 * announced
   ingestion.memory.take(reserved)
   try {
     const body = await readBody(c, encoding)
+    const more = Math.max(0, 3 * body.length - reserved)
+    ingestion.memory.take(more)
+    reserved += more
     if (key === undefined) return await store(body, format, principal, ingestion)
     return await ingestion.answers.once(principal.tenant, key, sha256(body), (answer) =>
       store(body, format, principal, ingestion, answer),

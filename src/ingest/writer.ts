@@ -236,7 +236,7 @@ export class Writer {
         const entry = await journal.write(epoch, inserts)
         await this.#insertUntilStored(entry)
         for (const [tenant, events] of added) {
-          for (const event of events) this.#filter.addHash(idHash(event.id))
+          for (const event of events) this.#filter.addHash(idHash(tenant, event.id))
           onStored?.(tenant, events.map(({ timestamp }) => timestamp))
         }
         await journal.remove(entry.name)
@@ -316,7 +316,7 @@ export class Writer {
 
   /** Those of the ids that are stored, with their events. */
   async #storedEvents(tenant: number, ids: readonly string[]): Promise<Map<string, Event>> {
-    const doubtful = ids.filter((id) => this.#filter.mayHold(idHash(id)))
+    const doubtful = ids.filter((id) => this.#filter.mayHold(idHash(tenant, id)))
     const found = new Map<string, Event>()
     for (const slice of slices(doubtful)) {
       const rows = await this.#options.store.readInternal<Event>(

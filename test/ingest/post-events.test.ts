@@ -293,14 +293,14 @@ test('names and ids of a batch are looked up together, not beyond what ClickHous
   const first = await startService({ now: NOW })
   const batch = Array.from({ length: 4_000 }, (_, index) => {
     const name = `${'0123456789abcdef'.repeat(5)}${index}`
-    return event(name, { user: name, assistant: name.slice(0, -2) })
+    return event(name, { user: name, assistant: name.slice(0, -1) })
   })
   await first.store(batch)
   await first.stop()
   // A new run remembers no name and no id.
   const second = await startService({ now: NOW, from: first })
   expect((await second.post([...batch.map((sent) => ({ ...sent, id: `${sent.id} again` })), ...batch])).body).toEqual(receipt(4_000, 4_000))
-  expect(await second.data('assistants', ALL)).toHaveLength(400 + 10)
+  expect(await second.data('assistants', ALL)).toHaveLength(new Set(batch.map(({ assistant }) => assistant)).size)
   await second.close()
 }, 60_000)
 
@@ -385,11 +385,11 @@ describe('Idempotency-Key', () => {
     run = await startService({ now: NOW, from: run })
     expect((await send('nightly', [event(undefined, { user: 'bob' })], {}, run)).body).toEqual(receipt(1))
     // The same events again, whose answer was lost, are still the same events.
-    expect((await send('nightly, again', [event(undefined)], {}, run)).body).toEqual(receipt(1))
+    expect((await send('nightly-again', [event(undefined)], {}, run)).body).toEqual(receipt(1))
     await run.admin.command({ query: 'TRUNCATE TABLE answers' })
     await run.stop()
     run = await startService({ now: NOW, from: run })
-    expect((await send('nightly, again', [event(undefined)], {}, run)).body).toEqual(receipt(0, 1))
+    expect((await send('nightly-again', [event(undefined)], {}, run)).body).toEqual(receipt(0, 1))
     expect(await counted('acme', run)).toEqual([4, 4, 4])
     await run.close()
   })

@@ -1,11 +1,13 @@
 /** Rollups that differ from the raw log: found where they are, put right while events come in, and only there. */
 import { mkdir, readdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { afterEach, describe, expect, test } from 'vitest'
+import { afterEach, describe, expect, test, vi } from 'vitest'
 import { compare, type Path } from '../compare.ts'
 import { Reference, type Asked } from '../reference.ts'
 import { startService, type TestService } from '../support.ts'
 import { someEvents } from './events.ts'
+
+vi.setConfig({ testTimeout: 120_000 })
 
 const NOW = '2026-03-01T12:00:00.000Z'
 /** The only day that has events and no coarse level over it: they are sealed up to its midnight. */
@@ -41,7 +43,7 @@ interface Found {
 
 async function reconcile(repair = false, params = ''): Promise<Found> {
   const reply = await service.request('POST', `/operations/reconcile?repair=${repair}${params}`, OPERATOR)
-  expect(reply.status, JSON.stringify(reply.body)).toBe(200)
+  expect(reply.status, `${JSON.stringify(reply.body)} ${service.complaints.at(-1)}`).toBe(200)
   return reply.body.data as Found
 }
 
