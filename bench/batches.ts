@@ -1,8 +1,8 @@
 /**
  * Events to send: users and assistants drawn as in the fleet, timestamps in the present second, ids never used before.
  *
- * Making JSON for every event would cost more than sending it, on the cores that the service shares. So a hundred bodies
- * are made once, and before each use the seconds and half of every id are overwritten in place.
+ * Making JSON for every event would cost more than sending it, on the cores that the service shares. So bodies for
+ * 100,000 events are made once, and before each use the seconds and half of every id are overwritten in place.
  */
 import { randomBytes } from 'node:crypto'
 
@@ -12,6 +12,7 @@ export type Shape = 'request' | 'row'
 const USERS = 300_000
 const ASSISTANTS = 500
 const EVENTS = 100_000
+const MAX_BODIES = 2_000
 const TYPES = ['incomingMessages', 'outgoingMessages', 'tasksInitiated', 'tasksCompleted']
 
 const ID_HALF = 16
@@ -32,7 +33,7 @@ export class Batches {
   constructor(shape: Shape, size: number) {
     this.#shape = shape
     const random = sequence(20_240_229)
-    this.#bodies = Array.from({ length: Math.ceil(EVENTS / size) }, () => makeBody(shape, size, random))
+    this.#bodies = Array.from({ length: Math.min(MAX_BODIES, Math.ceil(EVENTS / size)) }, () => makeBody(shape, size, random))
   }
 
   /** After so many batches every user and assistant has been there once. */

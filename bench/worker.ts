@@ -45,6 +45,7 @@ export interface Rate {
 export type Result = { rate: Rate } | { port: number } | { error: string }
 
 const WARM_UP_SECONDS = 1.5
+const WARM_UP_LIMIT_MS = 30_000
 
 async function run(task: Task): Promise<Result> {
   switch (task.kind) {
@@ -188,7 +189,7 @@ async function insert(task: Extract<Task, { kind: 'insert' }>): Promise<Rate> {
 }
 
 /**
- * Runs `work` in so many loops at once for some seconds, and at least `turns` times in all.
+ * Runs `work` in so many loops at once for some seconds, or `turns` times in all (30 s at most) where that is longer.
  * @param work resolves to the number of events it stored, if any
  */
 async function loops(
@@ -202,7 +203,11 @@ async function loops(
   const started = performance.now()
   await Promise.all(
     Array.from({ length: connections }, async (_, at) => {
-      for (let turn = 0; performance.now() - started < seconds * 1000 || begun < turns; turn++) {
+      const more = () => {
+        const passed = performance.now() - started
+        return passed < seconds * 1000 || (begun < turns && passed < WARM_UP_LIMIT_MS)
+      }
+      for (let turn = 0; more(); turn++) {
         begun++
         const sent = performance.now()
         try {

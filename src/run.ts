@@ -1,10 +1,10 @@
 /** A service on one port, from its start until SIGINT or SIGTERM: what `npm start` and `npm run demo` have in common. */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { serve, type ServerType } from '@hono/node-server'
 import { EmbeddedError } from './clickhouse/embedded.ts'
 import { MigrationError } from './clickhouse/migrate.ts'
 import { ConfigError, readConfig } from './config.ts'
 import { signLocalToken } from './http/local-key.ts'
+import { listen } from './http/server.ts'
 import { createLog } from './log.ts'
 import { createService, openClickHouse } from './service.ts'
 
@@ -42,7 +42,11 @@ async function start(env: NodeJS.ProcessEnv, beforeReady: RunOptions['beforeRead
       throw error
     },
   )
-  const server = await listen(service.app.fetch, config.HOST, config.PORT).catch(async (error: unknown) => {
+  const server = await listen(service.app.fetch, {
+    host: config.HOST,
+    port: config.PORT,
+    quietMs: 60_000 + 2_000 * config.QUERY_TIMEOUT_SECONDS,
+  }).catch(async (error: unknown) => {
     await service.close()
     await clickhouse.stop()
     throw error
@@ -53,7 +57,7 @@ async function start(env: NodeJS.ProcessEnv, beforeReady: RunOptions['beforeRead
     if (stopping) return
     stopping = true
     const closed = new Promise((resolve) => server.close(resolve))
-    if ('closeIdleConnections' in server) server.closeIdleConnections()
+    server.closeIdleConnections()
     await Promise.race([closed, sleep(DRAIN_MS)])
     await service.close()
     await clickhouse.stop()
@@ -81,22 +85,6 @@ async function start(env: NodeJS.ProcessEnv, beforeReady: RunOptions['beforeRead
     process.stdout.write(`\nA token for the organization "demo", valid for 30 days:\n\n  export TOKEN=${token}\n\n`)
   }
   return service
-}
-
-function listen(fetch: (request: Request) => Response | Promise<Response>, hostname: string, port: number) {
-  return new Promise<ServerType>((resolve, reject) => {
-    const server = serve(
-      {
-        fetch,
-        hostname,
-        port,
-        // Slow and oversized requests: 16 kB of headers in 10 s, the whole request in 60 s.
-        serverOptions: { headersTimeout: 10_000, requestTimeout: 60_000, keepAliveTimeout: 65_000, maxHeaderSize: 16_384 },
-      },
-      () => resolve(server),
-    )
-    server.once('error', reject)
-  })
 }
 
 function reasonOf(error: unknown): string {

@@ -118,7 +118,7 @@ export async function createService(options: ServiceOptions) {
     ...shared,
     cache,
     limits: new TenantLimits(config.RATE_LIMIT_PER_SECOND, config.MAX_CONCURRENT_QUERIES),
-    operations: operations(shared, selfCheck),
+    operations: operations({ ...shared, onRepaired: (tenant, moments) => cache.stored(tenant, moments) }, selfCheck),
     corsOrigins: config.CORS_ORIGINS,
     ingestion: {
       writer,

@@ -37,7 +37,12 @@ export function same(actual: unknown, expected: unknown, what: string): void {
   const [found, wanted] = [listIn(actual), listIn(expected)]
   const at = found && wanted ? wanted.findIndex((entry, index) => !isDeepStrictEqual(entry, found[index])) : -1
   if (found && wanted && (at >= 0 || found.length !== wanted.length)) {
-    expect({ what, at, entries: found.length, entry: found[at] }).toEqual({ what, at, entries: wanted.length, entry: wanted[at] })
+    expect({ what, at, entries: found.length, entry: found[at] }).toEqual({
+      what,
+      at,
+      entries: wanted.length,
+      entry: wanted[at],
+    })
   }
   expect({ what, answer: actual }).toEqual({ what, answer: expected })
   throw new Error(`${what}: the answers differ`)

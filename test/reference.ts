@@ -1,6 +1,6 @@
 /**
- * What every endpoint has to answer, recomputed from a list of events in the most straightforward way: one pass over the
- * events for each figure, `Intl` for the calendar, nothing of the service's own code.
+ * What every endpoint has to answer, recomputed from a list of events in the most straightforward way: one pass over
+ * the events for each figure, `Intl` for the calendar, nothing of the service's own code.
  */
 
 export const EVENT_TYPES = ['incomingMessages', 'outgoingMessages', 'tasksInitiated', 'tasksCompleted'] as const
@@ -134,9 +134,14 @@ export class Reference {
   /** Without `nextCursor`, which is opaque. */
   events(asked: Asked) {
     const { limit = 50, skip = 0, eventType } = asked
-    const inside = within(this.#of(asked), ...rangeOf(asked)).filter((event) => !eventType || event.eventType === eventType)
+    const inside = within(this.#of(asked), ...rangeOf(asked)).filter(
+      (event) => !eventType || event.eventType === eventType,
+    )
     return {
-      data: inside.toReversed().slice(skip, skip + limit).map(answered),
+      data: inside
+        .toReversed()
+        .slice(skip, skip + limit)
+        .map(answered),
       pagination: { limit, skip, total: inside.length },
     }
   }
@@ -395,7 +400,7 @@ function keyOf(period: Period, first: string): string {
 function periods(period: Period, from: number, to: number, zone = 'UTC') {
   const found: Array<{ key: string; from: number; to: number; end: number }> = []
   let first = firstDayOf(period, dayOf(from, zone))
-  for (let start = startOfDay(first, zone); start < to; ) {
+  for (let start = startOfDay(first, zone); start < to;) {
     const next = followingPeriod(period, first)
     const end = startOfDay(next, zone)
     const part = { from: Math.max(start, from), to: Math.min(end, to) }

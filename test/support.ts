@@ -89,7 +89,11 @@ export async function startService({
     return token.then((text) => `Bearer ${text}`)
   }
 
-  async function request(method: string, url: string, { headers = {}, body, ...caller }: PostOptions & { body?: string | Uint8Array }) {
+  async function request(
+    method: string,
+    url: string,
+    { headers = {}, body, ...caller }: PostOptions & { body?: string | Uint8Array },
+  ) {
     const response = await service.app.request(url, {
       method,
       headers: { Authorization: await authorization(caller), ...headers },
@@ -143,7 +147,8 @@ export async function startService({
     /** Stores events, in batches of 10,000; all of them must be accepted. */
     async store(events: readonly object[], caller: Caller = {}) {
       for (const receipt of await this.submit(events, caller)) {
-        if (receipt.duplicates > 0 || receipt.rejected.length > 0) throw new Error(JSON.stringify(receipt).slice(0, 1_000))
+        if (receipt.duplicates > 0 || receipt.rejected.length > 0)
+          throw new Error(JSON.stringify(receipt).slice(0, 1_000))
       }
     },
 

@@ -8,7 +8,11 @@ const CORPUS = fileURLToPath(new URL('../../shared/data/ubuntu-irc.ndjson.gz', i
 const EXCERPT = fileURLToPath(new URL('data/ubuntu-irc-excerpt.ndjson.gz', import.meta.url))
 
 const read = (path: string): SentEvent[] =>
-  gunzipSync(readFileSync(path)).toString().trimEnd().split('\n').map((line) => dressed(JSON.parse(line) as SentEvent))
+  gunzipSync(readFileSync(path))
+    .toString()
+    .trimEnd()
+    .split('\n')
+    .map((line) => dressed(JSON.parse(line) as SentEvent))
 
 export const excerpt = () => read(EXCERPT)
 

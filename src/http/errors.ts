@@ -4,7 +4,7 @@ export interface Complaint {
   message: string
 }
 
-export type ErrorStatus = 400 | 401 | 403 | 404 | 405 | 406 | 408 | 409 | 413 | 415 | 422 | 429 | 431 | 500 | 503
+export type ErrorStatus = 400 | 401 | 403 | 404 | 405 | 406 | 408 | 409 | 413 | 415 | 417 | 422 | 429 | 431 | 500 | 503
 
 /**
  * An answer that is not a 2xx. Everything in it is safe to show to the caller: `message` and `details` never hold

@@ -19,6 +19,8 @@ export interface OperationsParts {
   readonly verifier: Verifier
   readonly clock: () => number
   readonly log: Log
+  /** Told which answers a repair may have changed. */
+  readonly onRepaired?: (tenant: number, moments: readonly number[]) => void
 }
 
 /** The self-check compares this much; older days were compared when they were young. */
@@ -83,7 +85,7 @@ export function operations(parts: OperationsParts, check: SelfCheck) {
       { startDate: endDate, endDate, repair: choice(['true', 'false']) },
       new URL(c.req.url).search,
     )
-    const range = { from: given.startDate ?? MIN_INSTANT, to: given.endDate ?? MAX_INSTANT, repair: given.repair === 'true' }
+    const range = { from: given.startDate ?? MIN_INSTANT, to: given.endDate ?? MAX_INSTANT, repair: given.repair === 'true', onRepaired: parts.onRepaired }
     if (range.from >= range.to) throw badRequest([{ parameter: 'endDate', message: 'must be after startDate' }])
     const result = await reconcile(parts.store, parts.seals, (work) => parts.writer.exclusive(work), range)
     return c.json({ success: true, data: await readable(result, parts.names) })

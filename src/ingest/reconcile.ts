@@ -34,8 +34,9 @@ export interface Reconciliation {
   repaired: number
 }
 
-/** The lane is held for one such stretch at a time. */
+/** The lane is held for one such stretch at a time; what is summed from day rows alone goes faster. */
 const STRETCH_SECONDS = 16 * DAY.seconds
+const COARSE_STRETCH_SECONDS = 128 * DAY.seconds
 const MAX_DRIFT = 10_000
 
 interface DayRow {
@@ -54,10 +55,29 @@ interface Rollup {
   readonly by: 'fleet' | 'assistant' | 'user'
 }
 
+/**
+ * What identifies a row within its span, and how large its sets are (`users`, `assistants`), by the raw log and as stored.
+ * Only the fleet's rows carry the set of their assistants.
+ */
 const KEYS = {
-  fleet: { raw: 'toUInt32(0)', stored: 'assistant_no', only: 'assistant_no = 0', counted: 'user_no', distinct: 'groupBitmapMerge(users)' },
-  assistant: { raw: 'assistant_no', stored: 'assistant_no', only: 'assistant_no > 0', counted: 'user_no', distinct: 'groupBitmapMerge(users)' },
-  user: { raw: 'user_no', stored: 'user_no', only: 'user_no > 0', counted: 'assistant_no', distinct: 'length(groupUniqArrayArray(assistants))' },
+  fleet: {
+    key: { raw: 'toUInt32(0)', stored: 'assistant_no' },
+    only: 'assistant_no = 0',
+    users: { raw: 'uniqExact(user_no)', stored: 'groupBitmapMerge(users)' },
+    assistants: { raw: 'uniqExact(assistant_no)', stored: 'length(groupUniqArrayArray(assistants))' },
+  },
+  assistant: {
+    key: { raw: 'assistant_no', stored: 'assistant_no' },
+    only: 'assistant_no > 0',
+    users: { raw: 'uniqExact(user_no)', stored: 'groupBitmapMerge(users)' },
+    assistants: { raw: '0', stored: '0' },
+  },
+  user: {
+    key: { raw: 'user_no', stored: 'user_no' },
+    only: 'user_no > 0',
+    users: { raw: '0', stored: '0' },
+    assistants: { raw: 'uniqExact(assistant_no)', stored: 'length(groupUniqArrayArray(assistants))' },
+  },
 } as const
 
 const ROLLUPS: readonly Rollup[] = [
@@ -74,24 +94,26 @@ const COARSE_ROLLUPS: readonly Rollup[] = COARSE.flatMap(({ id }) => [
 
 const perDay = (rows: string) => `
   SELECT tenant, day, sum(a + b + c + d) AS events,
-    toString(groupBitXor(cityHash64(key, a, b, c, d, cost, input, output, last, counted))) AS checksum
+    toString(groupBitXor(cityHash64(key, a, b, c, d, cost, input, output, last, users, assistants))) AS checksum
   FROM (${rows}) GROUP BY tenant, day`
 
 const rawRows = ({ by }: Rollup) => `
-  SELECT tenant, toUInt32(intDiv(toUnixTimestamp(timestamp), {seconds:UInt32}) * {seconds:UInt32}) AS day, ${KEYS[by].raw} AS key,
+  SELECT tenant, toUInt32(intDiv(toUnixTimestamp(timestamp), {seconds:UInt32}) * {seconds:UInt32}) AS day, ${KEYS[by].key.raw} AS key,
     countIf(event_type = 'incomingMessages') AS a, countIf(event_type = 'outgoingMessages') AS b,
     countIf(event_type = 'tasksInitiated') AS c, countIf(event_type = 'tasksCompleted') AS d,
     sum(cost_nanos) AS cost, sum(input_tokens) AS input, sum(output_tokens) AS output,
-    toUnixTimestamp64Milli(max(timestamp)) AS last, toUInt64(uniqExact(${KEYS[by].counted})) AS counted
+    toUnixTimestamp64Milli(max(timestamp)) AS last,
+    toUInt64(${KEYS[by].users.raw}) AS users, toUInt64(${KEYS[by].assistants.raw}) AS assistants
   FROM events
   WHERE timestamp >= {from:DateTime64(3, 'UTC')} AND timestamp < {to:DateTime64(3, 'UTC')}
   GROUP BY tenant, day, key`
 
 const storedRows = ({ table, by }: Rollup) => `
-  SELECT tenant, toUInt32(intDiv(toUnixTimestamp(start), {seconds:UInt32}) * {seconds:UInt32}) AS day, ${KEYS[by].stored} AS key,
+  SELECT tenant, toUInt32(intDiv(toUnixTimestamp(start), {seconds:UInt32}) * {seconds:UInt32}) AS day, ${KEYS[by].key.stored} AS key,
     sum(incoming_messages) AS a, sum(outgoing_messages) AS b, sum(tasks_initiated) AS c, sum(tasks_completed) AS d,
     sum(cost_nanos) AS cost, sum(input_tokens) AS input, sum(output_tokens) AS output,
-    toUnixTimestamp64Milli(max(last_at)) AS last, toUInt64(${KEYS[by].distinct}) AS counted
+    toUnixTimestamp64Milli(max(last_at)) AS last,
+    toUInt64(${KEYS[by].users.stored}) AS users, toUInt64(${KEYS[by].assistants.stored}) AS assistants
   FROM ${table}
   WHERE level = {level:UInt8} AND ${KEYS[by].only}
     AND start >= {from:DateTime64(3, 'UTC')} AND start < {to:DateTime64(3, 'UTC')}
@@ -103,6 +125,21 @@ const whole = (ms: number, seconds: number, round: (x: number) => number) => rou
 /** Where the comparison runs: alone in the writer's lane. */
 export type Exclusive = <T>(work: () => Promise<T>) => Promise<T>
 
+export interface ReconcileOptions {
+  readonly from: number
+  readonly to: number
+  readonly repair: boolean
+  /** Told of what was written anew: answers that depend on a span of time with one of these moments in it were wrong. */
+  readonly onRepaired?: ((tenant: number, moments: readonly number[]) => void) | undefined
+}
+
+/** Of each quarter of an hour of a day its start, in milliseconds; of a coarse span only its own. No row is finer. */
+const momentsOf = (start: number, seconds: number): number[] =>
+  Array.from(
+    { length: seconds === DAY.seconds ? DAY.seconds / QUARTER.seconds : 1 },
+    (_, at) => (start + at * QUARTER.seconds) * 1000,
+  )
+
 /**
  * Compares and, if asked, repairs everything between two instants (epoch milliseconds), whole UTC days.
  * @param exclusive runs one stretch while nothing is stored
@@ -111,21 +148,22 @@ export async function reconcile(
   store: Store,
   seals: Seals,
   exclusive: Exclusive,
-  { from, to, repair }: { from: number; to: number; repair: boolean },
+  { from, to, repair, onRepaired = () => {} }: ReconcileOptions,
 ): Promise<Reconciliation> {
   const result: Reconciliation = { days: 0, drift: [], repaired: 0 }
   const compareAll = async (rollups: readonly Rollup[], seconds: number, start: number, end: number) => {
-    for (let at = start; at < end && result.drift.length < MAX_DRIFT; at += Math.max(seconds, STRETCH_SECONDS)) {
-      const until = Math.min(at + Math.max(seconds, STRETCH_SECONDS), end)
+    const stretch = seconds === DAY.seconds ? STRETCH_SECONDS : COARSE_STRETCH_SECONDS
+    for (let at = start; at < end && result.drift.length < MAX_DRIFT; at += stretch) {
+      const until = Math.min(at + stretch, end)
       await exclusive(async () => {
-        const found: Drift[] = []
-        for (const rollup of rollups) {
-          const { days, drift } = await compare(store, rollup, seconds, at, until)
-          if (rollup === rollups[0] && seconds === DAY.seconds) result.days += days
-          found.push(...drift)
-        }
+        const compared = await Promise.all(rollups.map((rollup) => compare(store, rollup, seconds, at, until)))
+        if (seconds === DAY.seconds) result.days += compared[0]?.days ?? 0
+        const found = compared.flatMap(({ drift }) => drift)
         result.drift.push(...found)
-        if (repair) result.repaired += await rewrite(store, rollups, found)
+        if (!repair || found.length === 0) return
+        await rewrite(store, rollups, found)
+        result.repaired += found.length
+        for (const { tenant, start } of found) onRepaired(tenant, momentsOf(start, seconds))
       })
     }
   }
@@ -150,7 +188,10 @@ async function occupiedRange(store: Store): Promise<{ from: number; to: number }
      FROM events
      UNION ALL
      SELECT toUnixTimestamp(min(start)) * 1000, toUnixTimestamp(max(start)) * 1000 + ${DAY.seconds * 1000 - 1}, count()
-     FROM activity WHERE level = ${DAY.id}`,
+     FROM activity WHERE level = ${DAY.id}
+     UNION ALL
+     SELECT toUnixTimestamp(min(start)) * 1000, toUnixTimestamp(max(start)) * 1000 + ${DAY.seconds * 1000 - 1}, count()
+     FROM user_activity WHERE level = ${DAY.id}`,
   )
   const filled = rows.filter(({ rows: count }) => count > 0)
   if (filled.length === 0) return null
@@ -185,37 +226,58 @@ async function compare(store: Store, rollup: Rollup, seconds: number, from: numb
   return { days: sourceDays.size, drift }
 }
 
-/** Writes the drifted days (or spans) anew; all levels of a day come from one pass over its raw events. */
-async function rewrite(store: Store, rollups: readonly Rollup[], drift: readonly Drift[]): Promise<number> {
-  const byName = new Map(rollups.map((rollup) => [rollup.name, rollup]))
-  const places = new Map<string, { table: Rollup['table']; level: number; tenant: number; start: number }>()
-  for (const { rollup: name, tenant, start } of drift) {
-    const rollup = byName.get(name)
-    if (rollup) places.set(`${rollup.table}/${rollup.level > DAY.id}/${tenant}/${start}`, { table: rollup.table, level: rollup.level, tenant, start })
-  }
-  for (const { table, level, tenant, start } of places.values()) {
-    if (level > DAY.id) await sealFrom(store, { table, level, tenant, from: start, below: DAY.id })
-    else await rewriteDay(store, table, tenant, start)
-  }
-  return drift.length
+/** Where rows are written anew: days or spans of tenants. */
+interface Place {
+  readonly tenant: number
+  readonly start: number
 }
 
-/** Without a quote: the client does not escape those in a setting that is a map. */
-const moment = (second: number) => `fromUnixTimestamp64Milli(${second * 1000})`
+/** Writes the drifted days (or spans) anew; all levels of a day come from one pass over its raw events. */
+async function rewrite(store: Store, rollups: readonly Rollup[], drift: readonly Drift[]): Promise<void> {
+  const byName = new Map(rollups.map((rollup) => [rollup.name, rollup]))
+  const days = new Map<Rollup['table'], Map<string, Place>>()
+  const spans = new Map<string, { table: Rollup['table']; level: number; from: number; tenants: Set<number> }>()
+  for (const { rollup: name, tenant, start } of drift) {
+    const { table, level } = byName.get(name) as Rollup
+    if (level > DAY.id) {
+      const span = spans.get(`${table}/${level}/${start}`) ?? { table, level, from: start, tenants: new Set() }
+      spans.set(`${table}/${level}/${start}`, span)
+      span.tenants.add(tenant)
+    } else {
+      const places = days.get(table) ?? new Map<string, Place>()
+      days.set(table, places.set(`${tenant}/${start}`, { tenant, start }))
+    }
+  }
+  for (const [table, places] of days) {
+    const all = [...places.values()]
+    for (let at = 0; at < all.length; at += REWRITE_DAYS) await rewriteDays(store, table, all.slice(at, at + REWRITE_DAYS))
+  }
+  for (const { tenants, ...span } of spans.values()) await sealFrom(store, { ...span, below: DAY.id, tenants: [...tenants] })
+}
 
-/** One day of one tenant, with the view's own SELECT over that day's raw events. */
-async function rewriteDay(store: Store, table: Rollup['table'], tenant: number, day: number): Promise<void> {
+/** So many days of tenants are deleted and written anew together. */
+const REWRITE_DAYS = 500
+
+const milliseconds = (second: number) => `fromUnixTimestamp64Milli(${second * 1000})`
+
+/** Days of tenants, with the view's own SELECT over their raw events. */
+async function rewriteDays(store: Store, table: Rollup['table'], places: readonly Place[]): Promise<void> {
   const [view] = await store.adminRows<{ select: string; database: string }>(
     `SELECT as_select AS select, database FROM system.tables WHERE database = currentDatabase() AND name = {view:String}`,
     { view: `${table}_mv` },
   )
   if (!view) throw new Error(`the view ${table}_mv is missing`)
-  const until = day + DAY.seconds
+  const starts = places.map(({ start }) => start)
+  const [from, until] = [Math.min(...starts), Math.max(...starts) + DAY.seconds]
+  const tenants = [...new Set(places.map(({ tenant }) => tenant))].join(', ')
+  // Numbers alone: the client does not escape quotes in a setting that is a map. The first two lines use the index.
+  const within = (time: string, start: string, end: string) =>
+    `tenant IN (${tenants}) AND ${time} >= ${start} AND ${time} < ${end}
+     AND (tenant, intDiv(toUnixTimestamp(${time}), ${DAY.seconds}) * ${DAY.seconds})
+       IN (${places.map(({ tenant, start: day }) => `(${tenant}, ${day})`).join(', ')})`
   await store.admin.command({
     query: `ALTER TABLE ${table} DELETE
-      WHERE tenant = {tenant:UInt32} AND level <= ${DAY.id}
-        AND start >= fromUnixTimestamp({day:Int64}) AND start < fromUnixTimestamp({until:Int64})`,
-    query_params: { tenant, day, until },
+      WHERE level <= ${DAY.id} AND ${within('start', `fromUnixTimestamp(${from})`, `fromUnixTimestamp(${until})`)}`,
     clickhouse_settings: { mutations_sync: '1', wait_end_of_query: 1 },
   })
   const columns = await store.adminRows<{ name: string }>(
@@ -227,7 +289,7 @@ async function rewriteDay(store: Store, table: Rollup['table'], tenant: number, 
     query: `INSERT INTO ${table} (${list}) SELECT ${list} FROM (${view.select}) WHERE level <= ${DAY.id}`,
     clickhouse_settings: {
       additional_table_filters: SettingsMap.from({
-        [`${view.database}.events`]: `tenant = ${tenant} AND timestamp >= ${moment(day)} AND timestamp < ${moment(until)}`,
+        [`${view.database}.events`]: within('timestamp', milliseconds(from), milliseconds(until)),
       }),
       insert_deduplication_token: `repair-${randomUUID()}`,
       wait_end_of_query: 1,

@@ -114,20 +114,21 @@ export class Seals {
 /**
  * Writes one span of a coarse level from the rows of a finer one.
  *
- * Without a tenant it seals the span for all, with a tenant it repairs. What is there is deleted first: for a seal, the
+ * Without tenants it seals the span for all, with some it repairs. What is there is deleted first: for a seal, the
  * rows of an attempt that was cut off. A token per span instead would keep those rows, and miss the events stored since.
  */
 export async function sealFrom(
   store: Store,
-  { table, level, below, from, tenant }: { table: string; level: number; below: number; from: number; tenant?: number },
+  given: { table: string; level: number; below: number; from: number; tenants?: readonly number[] },
 ): Promise<void> {
+  const { table, level, below, from, tenants } = given
   const rollup = ROLLUPS.find((candidate) => candidate.table === table)
   const seconds = COARSE.find(({ id }) => id === level)?.seconds
   if (!rollup || !seconds) throw new RangeError(`no coarse level ${level} of ${table}`)
   const { key, columns } = rollup
-  const ofTenant = tenant === undefined ? '' : 'AND tenant = {tenant:UInt32}'
-  const query_params = { level, below, from, until: from + seconds, tenant: tenant ?? 0 }
-  const spot = `level = {level:UInt8} AND start = {from:DateTime('UTC')} ${ofTenant}`
+  const ofTenants = tenants === undefined ? '' : 'AND tenant IN {tenants:Array(UInt32)}'
+  const query_params = { level, below, from, until: from + seconds, tenants: tenants ?? [] }
+  const spot = `level = {level:UInt8} AND start = {from:DateTime('UTC')} ${ofTenants}`
   const [there] = await store.adminRows<{ rows: number }>(
     `SELECT toUInt32(count()) AS rows FROM ${table} WHERE ${spot}`,
     query_params,
@@ -145,7 +146,7 @@ export async function sealFrom(
       SELECT tenant, {level:UInt8} AS sealed_level, ${key}, {from:DateTime('UTC')} AS sealed_start,
         ${Object.values(columns).join(', ')}
       FROM ${table}
-      WHERE level = {below:UInt8} AND start >= {from:DateTime('UTC')} AND start < {until:DateTime('UTC')} ${ofTenant}
+      WHERE level = {below:UInt8} AND start >= {from:DateTime('UTC')} AND start < {until:DateTime('UTC')} ${ofTenants}
       GROUP BY tenant, ${key}
       ORDER BY tenant, ${key}`,
     query_params,

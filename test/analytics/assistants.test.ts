@@ -24,7 +24,13 @@ test('the busiest first, and those that fell idle last, with zeros and when they
       event('2', 'idle', '2026-02-20T00:00:00.000Z', { cost: 2 }),
       event('3', 'Rex', '2026-02-21T00:00:00.000Z', { user: 'bob' }),
       event('4', 'Rex', '2026-02-22T00:00:00.000Z', { eventType: 'tasksInitiated' }),
-      event('5', 'Rex', '2026-02-23T23:59:59.999Z', { eventType: 'tasksCompleted', user: 'bob', cost: 1.5, inputTokens: 3, outputTokens: 4 }),
+      event('5', 'Rex', '2026-02-23T23:59:59.999Z', {
+        eventType: 'tasksCompleted',
+        user: 'bob',
+        cost: 1.5,
+        inputTokens: 3,
+        outputTokens: 4,
+      }),
       event('6', 'new', '2026-02-23T12:00:00.000Z'),
       event('7', 'later', '2026-02-24T00:00:00.000Z'),
     ],
@@ -79,9 +85,19 @@ test('the busiest first, and those that fell idle last, with zeros and when they
 test('assistants as busy as each other are in the order of the bytes of their names', async () => {
   const org = 'ties'
   const names = ['é', 'b', '\ud835\udcb3', 'a', '～', 'B']
-  await service.store(names.map((name, index) => event(String(index), name, '2026-02-22T10:00:00Z')), { org })
+  await service.store(
+    names.map((name, index) => event(String(index), name, '2026-02-22T10:00:00Z')),
+    { org },
+  )
   const data = await service.data('assistants', { startDate: '2026-02-22', endDate: '2026-02-23' }, { org })
-  expect(data.map(({ assistant }: { assistant: string }) => assistant)).toEqual(['B', 'a', 'b', 'é', '～', '\ud835\udcb3'])
+  expect(data.map(({ assistant }: { assistant: string }) => assistant)).toEqual([
+    'B',
+    'a',
+    'b',
+    'é',
+    '～',
+    '\ud835\udcb3',
+  ])
 })
 
 test('shares are of what the filters let through', async () => {
@@ -97,11 +113,21 @@ test('shares are of what the filters let through', async () => {
     { org },
   )
   const shares = async (params: object) => {
-    const data = await service.data('assistants', { startDate: '2026-02-22', endDate: '2026-02-23', ...params }, { org })
+    const data = await service.data(
+      'assistants',
+      { startDate: '2026-02-22', endDate: '2026-02-23', ...params },
+      { org },
+    )
     return data.map(({ assistant, share }: { assistant: string; share: number }) => [assistant, share])
   }
-  expect(await shares({ user: 'ann' })).toEqual([['Ada', 0.5], ['Rex', 0.5]])
-  expect(await shares({ assistant: ['Rex', 'Eve'] })).toEqual([['Rex', 2 / 3], ['Eve', 1 / 3]])
+  expect(await shares({ user: 'ann' })).toEqual([
+    ['Ada', 0.5],
+    ['Rex', 0.5],
+  ])
+  expect(await shares({ assistant: ['Rex', 'Eve'] })).toEqual([
+    ['Rex', 2 / 3],
+    ['Eve', 1 / 3],
+  ])
   expect(await shares({ assistant: ['Rex', 'Eve'], user: ['bob'] })).toEqual([['Rex', 1]])
   expect(await shares({ user: 'nobody' })).toEqual([])
 })

@@ -7,7 +7,13 @@ beforeAll(async () => {
 })
 afterAll(() => service.close())
 
-const event = (id: string, timestamp: string) => ({ id, eventType: 'incomingMessages', timestamp, assistant: 'Rex', user: 'ann' })
+const event = (id: string, timestamp: string) => ({
+  id,
+  eventType: 'incomingMessages',
+  timestamp,
+  assistant: 'Rex',
+  user: 'ann',
+})
 const idsOf = ({ data }: { data: Array<{ id: string }> }) => data.map(({ id }) => id)
 /** A cursor as the service writes them. */
 const encoded = (value: unknown) => Buffer.from(JSON.stringify(value)).toString('base64url')
@@ -73,16 +79,20 @@ test('events of one millisecond are in one order, whatever the page', async () =
   const org = 'ties'
   // By bytes of UTF-8, the larger first; UTF-16 would have the last two the other way round.
   const ids = ['b', 'a', 'B', 'é', '～', '\ud835\udcb3']
-  await service.store(ids.map((id) => event(id, '2026-02-22T10:00:00Z')), { org })
+  await service.store(
+    ids.map((id) => event(id, '2026-02-22T10:00:00Z')),
+    { org },
+  )
   const wanted = ['\ud835\udcb3', '～', 'é', 'b', 'a', 'B']
   expect(idsOf(await service.whole('events', DAY, { org }))).toEqual(wanted)
 
   const bySkip = []
-  for (let skip = 0; skip < 6; skip++) bySkip.push(...idsOf(await service.whole('events', { ...DAY, limit: 1, skip }, { org })))
+  for (let skip = 0; skip < 6; skip++)
+    bySkip.push(...idsOf(await service.whole('events', { ...DAY, limit: 1, skip }, { org })))
   expect(bySkip).toEqual(wanted)
 
   const byCursor = []
-  for (let cursor: string | null = ''; cursor !== null; ) {
+  for (let cursor: string | null = ''; cursor !== null;) {
     const page = await service.whole('events', { ...DAY, limit: 1, ...(cursor ? { cursor } : {}) }, { org })
     byCursor.push(...idsOf(page))
     cursor = page.pagination.nextCursor
@@ -92,11 +102,17 @@ test('events of one millisecond are in one order, whatever the page', async () =
 
 test('events that come while somebody pages by cursor do not move the pages', async () => {
   const org = 'moving'
-  await service.store([event('1', '2026-02-22T10:00:00Z'), event('2', '2026-02-22T11:00:00Z'), event('3', '2026-02-22T12:00:00Z')], { org })
+  await service.store(
+    [event('1', '2026-02-22T10:00:00Z'), event('2', '2026-02-22T11:00:00Z'), event('3', '2026-02-22T12:00:00Z')],
+    { org },
+  )
   const first = await service.whole('events', { ...DAY, limit: 2 }, { org })
   await service.store([event('new', '2026-02-22T13:00:00Z'), event('late', '2026-02-22T10:30:00Z')], { org })
   const second = await service.whole('events', { ...DAY, limit: 2, cursor: first.pagination.nextCursor }, { org })
-  expect([idsOf(first), idsOf(second)]).toEqual([['3', '2'], ['late', '1']])
+  expect([idsOf(first), idsOf(second)]).toEqual([
+    ['3', '2'],
+    ['late', '1'],
+  ])
   expect(second.pagination).toEqual({ limit: 2, skip: 0, total: 5, nextCursor: null })
 })
 
@@ -152,8 +168,15 @@ describe('cursors that this endpoint did not hand out', () => {
 
   test('one of another range finds nothing that is outside this one', async () => {
     const org = 'ranges'
-      await service.store([event('1', '2026-02-21T10:00:00Z'), event('2', '2026-02-22T11:00:00Z'), event('3', '2026-02-24T12:00:00Z')], { org })
-    const { data } = await service.whole('events', { ...DAY, cursor: encoded([Date.parse('2026-02-25'), 'x']) }, { org })
+    await service.store(
+      [event('1', '2026-02-21T10:00:00Z'), event('2', '2026-02-22T11:00:00Z'), event('3', '2026-02-24T12:00:00Z')],
+      { org },
+    )
+    const { data } = await service.whole(
+      'events',
+      { ...DAY, cursor: encoded([Date.parse('2026-02-25'), 'x']) },
+      { org },
+    )
     expect(data.map(({ id }: { id: string }) => id)).toEqual(['2'])
   })
 

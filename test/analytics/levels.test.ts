@@ -93,12 +93,18 @@ describe('cut', () => {
 
   test('raw events are read for less than a span of the finest level at either end', () => {
     assert(
-      property(range, constantFrom(FLEET_LEVELS, ASSISTANT_LEVELS, USER_LEVELS), sealed, (asked, usable, sealedUntil) => {
-        const finest = (usable[0]?.seconds ?? 0) * 1000
-        const { raw } = cut(asked, usable, sealedUntil)
-        expect(raw.length).toBeLessThanOrEqual(2)
-        for (const { from, to } of raw) expect(to - from).toBeLessThan(raw.length === 1 && asked.to - asked.from < 2 * finest ? 2 * finest : finest)
-      }),
+      property(
+        range,
+        constantFrom(FLEET_LEVELS, ASSISTANT_LEVELS, USER_LEVELS),
+        sealed,
+        (asked, usable, sealedUntil) => {
+          const finest = (usable[0]?.seconds ?? 0) * 1000
+          const { raw } = cut(asked, usable, sealedUntil)
+          expect(raw.length).toBeLessThanOrEqual(2)
+          for (const { from, to } of raw)
+            expect(to - from).toBeLessThan(raw.length === 1 && asked.to - asked.from < 2 * finest ? 2 * finest : finest)
+        },
+      ),
       { numRuns: 1_000 },
     )
   })
@@ -170,9 +176,19 @@ describe('cutAll', () => {
 
   test('two windows that end at an odd moment read raw events at three places, not everywhere', () => {
     const now = Date.parse('2026-03-01T12:34:56.789Z')
-    for (const [days, usable] of [[7, FLEET_LEVELS], [90, ASSISTANT_LEVELS]] as const) {
+    for (const [days, usable] of [
+      [7, FLEET_LEVELS],
+      [90, ASSISTANT_LEVELS],
+    ] as const) {
       const [from, before] = [now - days * DAY_MS, now - 2 * days * DAY_MS]
-      const { spans, raw } = cutAll([{ from: before, to: from }, { from, to: now }], usable, [])
+      const { spans, raw } = cutAll(
+        [
+          { from: before, to: from },
+          { from, to: now },
+        ],
+        usable,
+        [],
+      )
       expect(spans.length).toBeGreaterThan(days)
       expect(raw.length).toBe(3)
       expect(raw.reduce((sum, piece) => sum + piece.to - piece.from, 0)).toBeLessThan(3 * QUARTER.seconds * 1000)

@@ -87,8 +87,20 @@ test('entries at the edges cover only what is inside the range, and say so', asy
   const range = { startDate: '2026-02-27T10:30', endDate: '2026-03-01T08:00:00.123Z' }
   const one = { ...NOTHING, activeUsers: 1, incomingMessages: 1, total: 1 }
   expect(await service.data('metrics', { period: 'month', ...range }, { org })).toEqual([
-    { period: 'month', periodKey: '2026-02', startDate: '2026-02-27T10:30:00.000Z', endDate: '2026-03-01T00:00:00.000Z', ...one },
-    { period: 'month', periodKey: '2026-03', startDate: '2026-03-01T00:00:00.000Z', endDate: '2026-03-01T08:00:00.123Z', ...one },
+    {
+      period: 'month',
+      periodKey: '2026-02',
+      startDate: '2026-02-27T10:30:00.000Z',
+      endDate: '2026-03-01T00:00:00.000Z',
+      ...one,
+    },
+    {
+      period: 'month',
+      periodKey: '2026-03',
+      startDate: '2026-03-01T00:00:00.000Z',
+      endDate: '2026-03-01T08:00:00.123Z',
+      ...one,
+    },
   ])
   expect(await service.data('metrics', { period: 'week', ...range }, { org })).toEqual([
     {
@@ -141,7 +153,11 @@ test('an hour that comes twice belongs to one day of 25 hours, the hour that is 
 })
 
 test('weeks have the year of their Thursday', async () => {
-  const weeks = await service.data('metrics', { period: 'week', startDate: '2020-12-27', endDate: '2021-01-05' }, { org: 'weeks' })
+  const weeks = await service.data(
+    'metrics',
+    { period: 'week', startDate: '2020-12-27', endDate: '2021-01-05' },
+    { org: 'weeks' },
+  )
   expect(weeks.map(({ periodKey, startDate }: Record<string, string>) => [periodKey, startDate])).toEqual([
     ['2020-W52', '2020-12-27T00:00:00.000Z'],
     ['2020-W53', '2020-12-28T00:00:00.000Z'],
@@ -169,7 +185,12 @@ test('the first day there is, and an offset of 44 minutes and a half', async () 
     ],
     { org },
   )
-  const asked = { period: 'day', startDate: '1970-01-01T00:00Z', endDate: '1970-01-03T00:44:30Z', timezone: 'Africa/Monrovia' }
+  const asked = {
+    period: 'day',
+    startDate: '1970-01-01T00:00Z',
+    endDate: '1970-01-03T00:44:30Z',
+    timezone: 'Africa/Monrovia',
+  }
   const entries = await service.data('metrics', asked, { org })
   expect(seen(entries)).toEqual([
     ['1969-12-31', '1970-01-01T00:00:00.000Z', 1, 1],
@@ -193,7 +214,11 @@ test('more tasks completed than initiated, as of tasks that began earlier, is a 
     ],
     { org },
   )
-  const [day] = await service.data('metrics', { period: 'day', startDate: '2026-02-22', endDate: '2026-02-23' }, { org })
+  const [day] = await service.data(
+    'metrics',
+    { period: 'day', startDate: '2026-02-22', endDate: '2026-02-23' },
+    { org },
+  )
   expect(day.completionRate).toBe(2)
 })
 
@@ -204,6 +229,10 @@ test('the largest figures an event can have add up exactly', async () => {
     Array.from({ length: 8 }, (_, index) => event(String(index), 'incomingMessages', '2026-02-22T10:00:00Z', large)),
     { org },
   )
-  const [day] = await service.data('metrics', { period: 'day', startDate: '2026-02-22', endDate: '2026-02-23' }, { org })
+  const [day] = await service.data(
+    'metrics',
+    { period: 'day', startDate: '2026-02-22', endDate: '2026-02-23' },
+    { org },
+  )
   expect(day).toMatchObject({ cost: 7_999_999.999999992, inputTokens: 34_359_738_360, outputTokens: 34_359_738_360 })
 })

@@ -8,12 +8,35 @@ beforeAll(async () => {
     // The first and the last millisecond of the seven days before 2026-03-01, and one more on either side.
     { id: '1', eventType: 'tasksInitiated', timestamp: '2026-02-21T23:59:59.999Z', assistant: 'Rex', user: 'ann' },
     { id: '2', eventType: 'incomingMessages', timestamp: '2026-02-22T00:00:00.000Z', assistant: 'Rex', user: 'ann' },
-    { id: '3', eventType: 'tasksInitiated', timestamp: '2026-02-28T23:59:59.999Z', assistant: 'Ada', user: 'bob', cost: 0.25, inputTokens: 7, outputTokens: 2 },
+    {
+      id: '3',
+      eventType: 'tasksInitiated',
+      timestamp: '2026-02-28T23:59:59.999Z',
+      assistant: 'Ada',
+      user: 'bob',
+      cost: 0.25,
+      inputTokens: 7,
+      outputTokens: 2,
+    },
     { id: '4', eventType: 'tasksCompleted', timestamp: '2026-03-01T00:00:00.000Z', assistant: 'Rex', user: 'ann' },
     // The five minutes before now.
     { id: '5', eventType: 'outgoingMessages', timestamp: '2026-03-01T11:54:59.999Z', assistant: 'Rex', user: 'cid' },
-    { id: '6', eventType: 'incomingMessages', timestamp: '2026-03-01T11:55:00.000Z', assistant: 'Rex', user: 'ann', cost: 0.1 },
-    { id: '7', eventType: 'incomingMessages', timestamp: '2026-03-01T11:59:59.999Z', assistant: 'Rex', user: 'ann', cost: 0.2 },
+    {
+      id: '6',
+      eventType: 'incomingMessages',
+      timestamp: '2026-03-01T11:55:00.000Z',
+      assistant: 'Rex',
+      user: 'ann',
+      cost: 0.1,
+    },
+    {
+      id: '7',
+      eventType: 'incomingMessages',
+      timestamp: '2026-03-01T11:59:59.999Z',
+      assistant: 'Rex',
+      user: 'ann',
+      cost: 0.2,
+    },
     { id: '8', eventType: 'incomingMessages', timestamp: '2026-03-01T12:00:00.000Z', assistant: 'Rex', user: 'bob' },
   ])
 })
@@ -72,12 +95,34 @@ describe('the days it is about', () => {
     ['day', { timezone: 'Pacific/Kiritimati' }, '2026-02-28T10:00:00.000Z', '2026-03-01T10:00:00.000Z', 2],
     ['day', { endDate: '2026-02-22T23:59:59.999Z' }, '2026-02-21T00:00:00.000Z', '2026-02-22T00:00:00.000Z', 1],
     ['day', { endDate: '2026-02-23' }, '2026-02-22T00:00:00.000Z', '2026-02-23T00:00:00.000Z', 1],
-    ['day', { endDate: '2026-03-10' , timezone: 'America/New_York' }, '2026-03-09T04:00:00.000Z', '2026-03-10T04:00:00.000Z', 0],
-    ['day', { endDate: '2026-03-09' , timezone: 'America/New_York' }, '2026-03-08T05:00:00.000Z', '2026-03-09T04:00:00.000Z', 0],
-    ['week', { endDate: '2025-11-03' , timezone: 'America/New_York' }, '2025-10-27T04:00:00.000Z', '2025-11-03T05:00:00.000Z', 0],
+    [
+      'day',
+      { endDate: '2026-03-10', timezone: 'America/New_York' },
+      '2026-03-09T04:00:00.000Z',
+      '2026-03-10T04:00:00.000Z',
+      0,
+    ],
+    [
+      'day',
+      { endDate: '2026-03-09', timezone: 'America/New_York' },
+      '2026-03-08T05:00:00.000Z',
+      '2026-03-09T04:00:00.000Z',
+      0,
+    ],
+    [
+      'week',
+      { endDate: '2025-11-03', timezone: 'America/New_York' },
+      '2025-10-27T04:00:00.000Z',
+      '2025-11-03T05:00:00.000Z',
+      0,
+    ],
   ])('%s %j', async (period, params, startDate, endDate, count) => {
     const data = await service.data('overview', { period, ...params })
-    expect({ startDate: data.startDate, endDate: data.endDate, total: data.events.total }).toEqual({ startDate, endDate, total: count })
+    expect({ startDate: data.startDate, endDate: data.endDate, total: data.events.total }).toEqual({
+      startDate,
+      endDate,
+      total: count,
+    })
   })
 })
 

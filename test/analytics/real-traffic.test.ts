@@ -1,6 +1,6 @@
 /**
- * Every endpoint on real traffic: whole answers, compared with the same recomputed from the events. The service starts on
- * an empty database, so all coarse levels are sealed up to its clock and every event is a late one; the other way
+ * Every endpoint on real traffic: whole answers, compared with the same recomputed from the events. The service starts
+ * on an empty database, so all coarse levels are sealed up to its clock and every event is a late one; the other way
  * round, levels that are sealed after the events came, is in seals.test.ts.
  */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -27,7 +27,7 @@ const users = [...counts.keys()].sort((a, b) => (counts.get(b) ?? 0) - (counts.g
 const [busiest = '', second = ''] = users
 const rarest = users.at(-1) ?? ''
 
-/** Zones with 45 and 30 minutes, half an hour of DST, DST at midnight, and days of the traffic on which clocks change. */
+/** Offsets of 45 and 30 minutes, half an hour of DST, DST at midnight, and changes of the clocks during the traffic. */
 const ZONES = [
   'Asia/Kathmandu',
   'Australia/Lord_Howe',
@@ -66,7 +66,7 @@ const check = (path: Path, asked: Asked) => compare(service, reference, path, as
 async function pages(asked: Asked): Promise<unknown[]> {
   const found: unknown[] = []
   const { total } = reference.events(asked).pagination
-  for (let cursor: string | null = ''; cursor !== null; ) {
+  for (let cursor: string | null = ''; cursor !== null;) {
     const page = await service.whole('events', { ...asked, ...(cursor && { cursor }) } as Params)
     expect(page.pagination.total).toBe(total)
     found.push(...page.data)
@@ -201,20 +201,38 @@ describe('time zones', () => {
   })
 
   test('wall times that exist twice or never', async () => {
-    await check('metrics', { period: 'day', startDate: '2007-11-04T01:30', endDate: '2007-12-18T12:00', timezone: 'America/New_York' })
-    await check('metrics', { period: 'day', startDate: '2010-10-17T00:30', endDate: '2010-10-18', timezone: 'America/Sao_Paulo' })
-    await check('metrics', { period: 'day', startDate: '2015-09-25T23:30', endDate: '2015-09-26T12:00', timezone: 'Asia/Ulaanbaatar' })
+    await check('metrics', {
+      period: 'day',
+      startDate: '2007-11-04T01:30',
+      endDate: '2007-12-18T12:00',
+      timezone: 'America/New_York',
+    })
+    await check('metrics', {
+      period: 'day',
+      startDate: '2010-10-17T00:30',
+      endDate: '2010-10-18',
+      timezone: 'America/Sao_Paulo',
+    })
+    await check('metrics', {
+      period: 'day',
+      startDate: '2015-09-25T23:30',
+      endDate: '2015-09-26T12:00',
+      timezone: 'Asia/Ulaanbaatar',
+    })
   })
 })
 
 describe('overview and rolling from any moment', () => {
-  test.each(['2006-06-02', '2008-01-04T00:00:00.001Z', '2010-10-18', '2018-02-27T23:59:59.999Z', '2030-01-01'])('%s', async (endDate) => {
-    for (const period of ['day', 'week', 'month'] as const) await check('overview', { endDate, period })
-    for (const window of [1, 7, 30, 90]) {
-      await check('rolling', { endDate, window })
-      await check('rolling', { endDate, window, timezone: 'America/St_Johns', user: [busiest] })
-    }
-  })
+  test.each(['2006-06-02', '2008-01-04T00:00:00.001Z', '2010-10-18', '2018-02-27T23:59:59.999Z', '2030-01-01'])(
+    '%s',
+    async (endDate) => {
+      for (const period of ['day', 'week', 'month'] as const) await check('overview', { endDate, period })
+      for (const window of [1, 7, 30, 90]) {
+        await check('rolling', { endDate, window })
+        await check('rolling', { endDate, window, timezone: 'America/St_Johns', user: [busiest] })
+      }
+    },
+  )
 
   test('90 local days of one assistant, where no day of the zone is a day of UTC', async () => {
     for (const timezone of ZONES) {
@@ -224,7 +242,8 @@ describe('overview and rolling from any moment', () => {
   })
 
   test('now', async () => {
-    for (const period of ['day', 'week', 'month'] as const) await check('overview', { period, timezone: 'Asia/Kathmandu' })
+    for (const period of ['day', 'week', 'month'] as const)
+      await check('overview', { period, timezone: 'Asia/Kathmandu' })
     for (const window of [1, 2, 90]) await check('rolling', { window, timezone: 'Asia/Kathmandu' })
   })
 })
@@ -245,7 +264,12 @@ describe('pages', () => {
   }, 120_000)
 
   test('small pages, with filters', async () => {
-    const asked: Asked = { ...YEAR, timezone: 'Asia/Kathmandu', assistant: ['ubotu', 'ubot3'], eventType: 'tasksCompleted' }
+    const asked: Asked = {
+      ...YEAR,
+      timezone: 'Asia/Kathmandu',
+      assistant: ['ubotu', 'ubot3'],
+      eventType: 'tasksCompleted',
+    }
     const wanted = reference.events({ ...asked, limit: events.length }).data
     expect(wanted.length).toBeGreaterThan(100)
     same(await pages({ ...asked, limit: 7 }), wanted, 'the filtered events')
@@ -278,17 +302,29 @@ describe('snapshots in every format', () => {
   test('ndjson', async () => {
     const text: string = await service.whole('snapshots', { ...query, format: 'ndjson' })
     expect(text.endsWith('\n')).toBe(true)
-    same(text.trimEnd().split('\n').map((line) => JSON.parse(line)), rows, 'ndjson')
+    same(
+      text
+        .trimEnd()
+        .split('\n')
+        .map((line) => JSON.parse(line)),
+      rows,
+      'ndjson',
+    )
   })
 
   test('csv', async () => {
     const text: string = await service.whole('snapshots', { ...query, format: 'csv' })
     const [header = '', ...lines] = text.trimEnd().split('\r\n')
     expect(header).toBe(
-      'period,periodKey,startDate,endDate,final,activeUsers,incomingMessages,outgoingMessages,tasksInitiated,tasksCompleted,' +
-        'total,completionRate,cost,inputTokens,outputTokens',
+      'period,periodKey,startDate,endDate,final,activeUsers,incomingMessages,outgoingMessages,tasksInitiated,' +
+        'tasksCompleted,total,completionRate,cost,inputTokens,outputTokens',
     )
-    const wanted = rows.map((row) => header.split(',').map((column) => String(row[column as keyof typeof row] ?? '')).join(','))
+    const wanted = rows.map((row) =>
+      header
+        .split(',')
+        .map((column) => String(row[column as keyof typeof row] ?? ''))
+        .join(','),
+    )
     same(lines, wanted, 'csv')
   })
 })
@@ -319,10 +355,18 @@ test(`150 random questions (TEST_SEED=${SEED})`, async () => {
   for (let question = 0; question < 150; question++) {
     const path = pick(PATHS)
     const zone = pick([{}, ...ZONES.map((timezone) => ({ timezone }))])
-    const filter = pick([{}, {}, ...FILTERS, { user: [pick(users)] }, { user: [pick(users), pick(users)], assistant: ['ubotu'] }])
+    const filter = pick([
+      {},
+      {},
+      ...FILTERS,
+      { user: [pick(users)] },
+      { user: [pick(users), pick(users)], assistant: ['ubotu'] },
+    ])
     const from = moment()
     const to = pick([from + 1, from + Math.floor(next() * 5e8), from + Math.floor(next() * 9e9), moment(), moment()])
-    const [startDate, endDate] = [Math.min(from, to), Math.max(from, to, from + 1)].map((at) => new Date(at).toISOString()) as [string, string]
+    const [startDate, endDate] = [Math.min(from, to), Math.max(from, to, from + 1)].map((at) =>
+      new Date(at).toISOString(),
+    ) as [string, string]
     const period = pick(['day', 'week', 'month'] as const)
     const asked: Asked = {
       ...zone,
@@ -346,7 +390,8 @@ test('sending all of it again is only duplicates, and changes no figure anywhere
   expect(receipts.filter(({ accepted, rejected }) => accepted > 0 || rejected.length > 0)).toEqual([])
   expect(await sums()).toEqual(before)
   for (const path of PATHS) {
-    const asked: Asked = path === 'overview' || path === 'rolling' ? { endDate: '2008-01-04' } : { ...ALL, period: 'month' }
+    const asked: Asked =
+      path === 'overview' || path === 'rolling' ? { endDate: '2008-01-04' } : { ...ALL, period: 'month' }
     const { period: _, ...rest } = asked
     await check(path, path === 'metrics' || path === 'snapshots' ? asked : rest)
   }

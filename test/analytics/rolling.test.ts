@@ -5,10 +5,26 @@ let service: TestService
 beforeAll(async () => {
   service = await startService({ now: '2026-03-01T12:00:00.000Z' })
   await service.store([
-    { id: '1', eventType: 'tasksInitiated', timestamp: '2026-02-25T12:00:00.000Z', assistant: 'Rex', user: 'ann', cost: 4, inputTokens: 100 },
+    {
+      id: '1',
+      eventType: 'tasksInitiated',
+      timestamp: '2026-02-25T12:00:00.000Z',
+      assistant: 'Rex',
+      user: 'ann',
+      cost: 4,
+      inputTokens: 100,
+    },
     { id: '2', eventType: 'tasksInitiated', timestamp: '2026-02-26T10:00:00.000Z', assistant: 'Rex', user: 'bob' },
     { id: '3', eventType: 'tasksCompleted', timestamp: '2026-02-27T11:59:59.999Z', assistant: 'Rex', user: 'ann' },
-    { id: '4', eventType: 'tasksInitiated', timestamp: '2026-02-27T12:00:00.000Z', assistant: 'Rex', user: 'ann', cost: 3, inputTokens: 50 },
+    {
+      id: '4',
+      eventType: 'tasksInitiated',
+      timestamp: '2026-02-27T12:00:00.000Z',
+      assistant: 'Rex',
+      user: 'ann',
+      cost: 3,
+      inputTokens: 50,
+    },
     { id: '5', eventType: 'tasksCompleted', timestamp: '2026-03-01T11:59:59.999Z', assistant: 'Ada', user: 'ann' },
     { id: '6', eventType: 'incomingMessages', timestamp: '2026-03-01T12:00:00.000Z', assistant: 'Rex', user: 'ann' },
   ])
@@ -68,7 +84,12 @@ test('48 hours up to now, the 48 before, how each figure moved, and a row for ea
           cost: 3,
           inputTokens: 50,
         },
-        { periodKey: '2026-02-28', startDate: '2026-02-28T00:00:00.000Z', endDate: '2026-03-01T00:00:00.000Z', ...NOTHING },
+        {
+          periodKey: '2026-02-28',
+          startDate: '2026-02-28T00:00:00.000Z',
+          endDate: '2026-03-01T00:00:00.000Z',
+          ...NOTHING,
+        },
         {
           periodKey: '2026-03-01',
           startDate: '2026-03-01T00:00:00.000Z',
@@ -98,14 +119,23 @@ test('a company without events', async () => {
     ...NOTHING,
     previous: { startDate: '2026-01-30T00:00:00.000Z', endDate: '2026-01-31T00:00:00.000Z', ...NOTHING },
     change: NO_CHANGE,
-    series: [{ periodKey: '2026-01-31', startDate: '2026-01-31T00:00:00.000Z', endDate: '2026-02-01T00:00:00.000Z', ...NOTHING }],
+    series: [
+      {
+        periodKey: '2026-01-31',
+        startDate: '2026-01-31T00:00:00.000Z',
+        endDate: '2026-02-01T00:00:00.000Z',
+        ...NOTHING,
+      },
+    ],
   })
 })
 
-test('windows are of 24 hours: over a change of the clocks the series has a short day and a part of another', async () => {
+test('a window is of 24 hours: over a change of the clocks the series has a short day and a part of another', async () => {
   const data = await service.data('rolling', { window: 2, endDate: '2026-03-09', timezone: 'America/New_York' })
   expect(data.startDate).toBe('2026-03-07T04:00:00.000Z')
-  expect(data.series.map(({ periodKey, startDate, endDate }: Record<string, string>) => [periodKey, startDate, endDate])).toEqual([
+  expect(
+    data.series.map(({ periodKey, startDate, endDate }: Record<string, string>) => [periodKey, startDate, endDate]),
+  ).toEqual([
     ['2026-03-06', '2026-03-07T04:00:00.000Z', '2026-03-07T05:00:00.000Z'],
     ['2026-03-07', '2026-03-07T05:00:00.000Z', '2026-03-08T05:00:00.000Z'],
     ['2026-03-08', '2026-03-08T05:00:00.000Z', '2026-03-09T04:00:00.000Z'],
@@ -114,8 +144,15 @@ test('windows are of 24 hours: over a change of the clocks the series has a shor
 
 test('windows that reach back beyond 1970', async () => {
   const org = 'old'
-  await service.store([{ id: '1', eventType: 'incomingMessages', timestamp: '1970-01-02T05:00:00Z', assistant: 'Rex', user: 'ann' }], { org })
-  for (const [window, endDate] of [[1, '1970-01-03'], [2, '1970-01-03T00:00:00.001Z'], [90, '1970-01-03T06:07Z']] as const) {
+  await service.store(
+    [{ id: '1', eventType: 'incomingMessages', timestamp: '1970-01-02T05:00:00Z', assistant: 'Rex', user: 'ann' }],
+    { org },
+  )
+  for (const [window, endDate] of [
+    [1, '1970-01-03'],
+    [2, '1970-01-03T00:00:00.001Z'],
+    [90, '1970-01-03T06:07Z'],
+  ] as const) {
     const { total, previous, series } = await service.data('rolling', { window, endDate }, { org })
     expect({ window, total, before: previous.total }).toEqual({ window, total: 1, before: 0 })
     expect(series.reduce((sum: number, day: { total: number }) => sum + day.total, 0)).toBe(1)

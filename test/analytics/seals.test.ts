@@ -48,7 +48,10 @@ async function coarseLevels(service: TestService) {
       WHERE level > 2 GROUP BY level ORDER BY level`),
   }
   const counted = COARSE.map(
-    ({ id }, at) => `SELECT toUInt8(${id}) AS level, count() AS events, sum(cost_nanos) AS cost, sum(input_tokens) AS input,
+    (
+      { id },
+      at,
+    ) => `SELECT toUInt8(${id}) AS level, count() AS events, sum(cost_nanos) AS cost, sum(input_tokens) AS input,
       sum(output_tokens) AS output, toString(max(timestamp)) AS last, ${distinct}
       FROM events WHERE timestamp < toDateTime64(${service.seals.sealedUntil[at]}, 3, 'UTC') HAVING events > 0`,
   )
@@ -96,7 +99,9 @@ describe('sealing step by step', () => {
       if (turn % 9 === 0 || now.length > 0) await ask(service, reference, `after sealing, turn ${turn}`)
     }
     expect(steps).toBeGreaterThan(150)
-    service.seals.sealedUntil.forEach((until, at) => expect(until).toBeGreaterThan((sealedAtFirst[at] ?? 0) + 300 * 86_400))
+    service.seals.sealedUntil.forEach((until, at) =>
+      expect(until).toBeGreaterThan((sealedAtFirst[at] ?? 0) + 300 * 86_400),
+    )
 
     await service.store(stragglers)
     reference.add(stragglers)
@@ -112,7 +117,9 @@ describe('sealing step by step', () => {
     expect(service.seals.sealedUntil).toEqual(sealedUntil)
     await ask(service, reference, 'after the restart')
 
-    const late = events.slice(0, 40).map((event, index) => ({ ...event, id: `late ${index}`, user: `late user ${index % 7}` }))
+    const late = events
+      .slice(0, 40)
+      .map((event, index) => ({ ...event, id: `late ${index}`, user: `late user ${index % 7}` }))
     await service.store(late)
     reference.add(late)
     const [again] = await service.submit(late)
@@ -133,7 +140,9 @@ test('sealing by the service itself, while late events pour in from many callers
     const first = service.seals.sealedUntil
     await vi.waitFor(() => expect(service.seals.sealedUntil).not.toEqual(first), { timeout: 60_000 })
     // Small batches in no order, a few at a time, so that spans are sealed between them.
-    const waiting = Array.from({ length: 160 }, (_, batch) => events.filter((_event, index) => (index * 7) % 160 === batch))
+    const waiting = Array.from({ length: 160 }, (_, batch) =>
+      events.filter((_event, index) => (index * 7) % 160 === batch),
+    )
     const callers = Array.from({ length: 4 }, async () => {
       for (let batch = waiting.pop(); batch; batch = waiting.pop()) await service.store(batch)
     })

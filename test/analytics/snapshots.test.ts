@@ -5,7 +5,16 @@ let service: TestService
 beforeAll(async () => {
   service = await startService({ now: '2026-03-01T12:00:00.000Z' })
   await service.store([
-    { id: '1', eventType: 'tasksInitiated', timestamp: '2026-02-27T10:00:00Z', assistant: 'Rex', user: 'ann', cost: 0.5, inputTokens: 1, outputTokens: 2 },
+    {
+      id: '1',
+      eventType: 'tasksInitiated',
+      timestamp: '2026-02-27T10:00:00Z',
+      assistant: 'Rex',
+      user: 'ann',
+      cost: 0.5,
+      inputTokens: 1,
+      outputTokens: 2,
+    },
     { id: '2', eventType: 'tasksCompleted', timestamp: '2026-02-27T11:00:00Z', assistant: 'Rex', user: 'bob' },
     { id: '3', eventType: 'incomingMessages', timestamp: '2026-03-01T08:00:00Z', assistant: 'Ada', user: 'ann' },
   ])
@@ -64,18 +73,22 @@ async function final(now: string, params: object) {
   return rows.map((row: { final: boolean }) => row.final)
 }
 
-test('a day is final from its last moment on, and an unfinished one is not though the range ends before it', async () => {
+test('a day is final when it is over, and an unfinished one is not though the range ends before it', async () => {
   expect(await final('2026-03-01T23:59:59.999Z', {})).toEqual([true, true, false])
   expect(await final('2026-03-02T00:00:00.000Z', {})).toEqual([true, true, true])
   expect(await final('2026-03-01T12:00:00.000Z', { endDate: '2026-03-01T08:30' })).toEqual([true, true, false])
   expect(await final('2026-03-01T12:00:00.000Z', { period: 'month' })).toEqual([true, false])
-  expect(await final('2026-03-01T12:00:00.000Z', { timezone: 'Pacific/Kiritimati', endDate: '2026-03-02' })).toEqual([true, true, true])
+  expect(await final('2026-03-01T12:00:00.000Z', { timezone: 'Pacific/Kiritimati', endDate: '2026-03-02' })).toEqual([
+    true,
+    true,
+    true,
+  ])
 })
 
 describe('formats', () => {
   const csv = [
-    'period,periodKey,startDate,endDate,final,activeUsers,incomingMessages,outgoingMessages,tasksInitiated,tasksCompleted,' +
-      'total,completionRate,cost,inputTokens,outputTokens',
+    'period,periodKey,startDate,endDate,final,activeUsers,incomingMessages,outgoingMessages,tasksInitiated,' +
+      'tasksCompleted,total,completionRate,cost,inputTokens,outputTokens',
     'day,2026-02-27,2026-02-27T00:00:00.000Z,2026-02-28T00:00:00.000Z,true,2,0,0,1,1,2,1,0.5,1,2',
     'day,2026-02-28,2026-02-28T00:00:00.000Z,2026-03-01T00:00:00.000Z,true,0,0,0,0,0,0,,0,0,0',
     'day,2026-03-01,2026-03-01T00:00:00.000Z,2026-03-02T00:00:00.000Z,false,1,1,0,0,0,1,,0,0,0',
@@ -92,7 +105,12 @@ describe('formats', () => {
   test('NDJSON by parameter', async () => {
     const { status, headers, body } = await service.get('snapshots', { ...RANGE, format: 'ndjson' })
     expect([status, headers.get('Content-Type')]).toEqual([200, 'application/x-ndjson; charset=utf-8'])
-    expect(body.split('\n').filter(Boolean).map((line: string) => JSON.parse(line))).toEqual(ndjson.map((line) => JSON.parse(line)))
+    expect(
+      body
+        .split('\n')
+        .filter(Boolean)
+        .map((line: string) => JSON.parse(line)),
+    ).toEqual(ndjson.map((line) => JSON.parse(line)))
     expect(body.endsWith('\n')).toBe(true)
   })
 
@@ -110,7 +128,11 @@ describe('formats', () => {
   })
 
   test('the parameter wins over Accept', async () => {
-    const { headers } = await service.get('snapshots', { ...RANGE, format: 'csv' }, { headers: { Accept: 'application/json' } })
+    const { headers } = await service.get(
+      'snapshots',
+      { ...RANGE, format: 'csv' },
+      { headers: { Accept: 'application/json' } },
+    )
     expect(headers.get('Content-Type')).toContain('text/csv')
   })
 
@@ -133,5 +155,10 @@ test('filters hold in every format', async () => {
   const rows = await service.data('snapshots', { ...RANGE, assistant: 'Ada', user: ['ann', 'bob'] })
   expect(rows.map(({ total }: { total: number }) => total)).toEqual([0, 0, 1])
   const { body } = await service.get('snapshots', { ...RANGE, assistant: 'Ada', user: 'bob', format: 'ndjson' })
-  expect(body.trim().split('\n').map((line: string) => JSON.parse(line).total)).toEqual([0, 0, 0])
+  expect(
+    body
+      .trim()
+      .split('\n')
+      .map((line: string) => JSON.parse(line).total),
+  ).toEqual([0, 0, 0])
 })

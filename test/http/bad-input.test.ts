@@ -1,4 +1,4 @@
-/** What callers send by mistake or on purpose: one 400 that names every bad parameter, never a 500, never a wrong answer. */
+/** What callers send by mistake or on purpose: one 400 that names every bad parameter, no 500 and no wrong answer. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { PATHS, type Path } from '../compare.ts'
 import { queryString, startService, type Params, type TestService } from '../support.ts'
@@ -40,13 +40,20 @@ async function refuse(path: string, query: Params | string, complaints: Record<s
       requestId: expect.any(String),
     },
   })
-  const found = Object.fromEntries(body.error.details.map(({ parameter, message }: Record<string, string>) => [parameter, message]))
-  expect(found).toEqual(Object.fromEntries(Object.entries(complaints).map(([name, message]) => [name, expect.stringMatching(message as RegExp)])))
+  const found = Object.fromEntries(
+    body.error.details.map(({ parameter, message }: Record<string, string>) => [parameter, message]),
+  )
+  expect(found).toEqual(
+    Object.fromEntries(
+      Object.entries(complaints).map(([name, message]) => [name, expect.stringMatching(message as RegExp)]),
+    ),
+  )
   expect(body.error.details.length, 'one complaint a parameter').toBe(Object.keys(complaints).length)
 }
 
 /** The same with what the endpoint needs beside. */
-const no = (path: Path, params: Params, complaints: Record<string, RegExp>) => refuse(path, { ...NEEDED[path], ...params }, complaints)
+const no = (path: Path, params: Params, complaints: Record<string, RegExp>) =>
+  refuse(path, { ...NEEDED[path], ...params }, complaints)
 
 describe.each(PATHS)('%s', (path) => {
   const bad = (params: Params, complaints: Record<string, RegExp>) => no(path, params, complaints)
@@ -65,8 +72,10 @@ describe.each(PATHS)('%s', (path) => {
   test('more ids than a question may name', () =>
     bad({ user: Array.from({ length: 101 }, (_, index) => `u${index}`) }, { user: /at most 100/ }))
 
-  test.each(['Mars/Phobos', '', 'UTC+1', '+02:00', 'PST', 'Europe/Berlin ', '../UTC', 'utc\0', 'x'.repeat(10_000)])('timezone=%j', (timezone) =>
-    bad({ timezone }, { timezone: /IANA/ }))
+  test.each(['Mars/Phobos', '', 'UTC+1', '+02:00', 'PST', 'Europe/Berlin ', '../UTC', 'utc\0', 'x'.repeat(10_000)])(
+    'timezone=%j',
+    (timezone) => bad({ timezone }, { timezone: /IANA/ }),
+  )
 
   test('a time zone given twice', () => bad({ timezone: ['UTC', 'UTC'] }, { timezone: /only once/ }))
 
@@ -95,10 +104,17 @@ describe.each(PATHS)('%s', (path) => {
     ['timezone=%ff', 'timezone'],
     ['%ff=1', '\ufffd'],
   ])('escapes that are no UTF-8: %s', (query, parameter) =>
-    refuse(path, `${queryString(NEEDED[path])}&${query}`, { [parameter]: /percent-encoding|IANA/ }))
+    refuse(path, `${queryString(NEEDED[path])}&${query}`, { [parameter]: /percent-encoding|IANA/ }),
+  )
 
   test('well-formed oddities are no errors', async () => {
-    for (const query of ['&', '&&&', `&user=${encodeURIComponent('\ud83d\ude00\uffff')}`, '&assistant=a%2Bb+c%20d', `&user=${'x'.repeat(256)}`]) {
+    for (const query of [
+      '&',
+      '&&&',
+      `&user=${encodeURIComponent('\ud83d\ude00\uffff')}`,
+      '&assistant=a%2Bb+c%20d',
+      `&user=${'x'.repeat(256)}`,
+    ]) {
       expect([query, (await service.get(path, `${queryString(NEEDED[path])}${query}`)).status]).toEqual([query, 200])
     }
   })
@@ -107,7 +123,12 @@ describe.each(PATHS)('%s', (path) => {
     const allow = path === 'events' ? 'GET, HEAD, POST' : 'GET, HEAD'
     for (const method of ['PUT', 'PATCH', 'DELETE', ...(path === 'events' ? [] : ['POST'])]) {
       const { status, headers, body } = await service.request(method, `/analytics/${path}`, {})
-      expect([method, status, headers.get('Allow'), body.error.code]).toEqual([method, 405, allow, 'method_not_allowed'])
+      expect([method, status, headers.get('Allow'), body.error.code]).toEqual([
+        method,
+        405,
+        allow,
+        'method_not_allowed',
+      ])
     }
     const head = await service.request('HEAD', `/analytics/${path}?${queryString(NEEDED[path])}`, {})
     expect([head.status, head.body]).toEqual([200, ''])
@@ -164,7 +185,10 @@ describe.each(RANGED)('%s: the range', (path) => {
     ['empty', { startDate: '2026-02-02', endDate: '2026-02-02' }],
     ['empty, in two notations', { startDate: '2026-02-02T05:45:00+05:45', endDate: '2026-02-02' }],
     ['reversed by a millisecond', { startDate: '2026-02-02T00:00:00.001', endDate: '2026-02-02' }],
-    ['empty, as the zone has no such hour', { startDate: '2026-03-08T02:30', endDate: '2026-03-08T03:30', timezone: 'America/New_York' }],
+    [
+      'empty, as the zone has no such hour',
+      { startDate: '2026-03-08T02:30', endDate: '2026-03-08T03:30', timezone: 'America/New_York' },
+    ],
   ])('%s', (_, range) => bad(range, { endDate: /after startDate/ }))
 
   test('a date given twice, or not at all', async () => {
@@ -178,15 +202,35 @@ describe.each(RANGED)('%s: the range', (path) => {
 
 describe('values of one endpoint or two', () => {
   test.each(WITH_PERIOD)('%s: period', async (path) => {
-    for (const period of ['year', '', 'Day', 'days', 'day ', 'toString', '1']) await no(path, { period }, { period: /day, week or month/ })
+    for (const period of ['year', '', 'Day', 'days', 'day ', 'toString', '1'])
+      await no(path, { period }, { period: /day, week or month/ })
     await no(path, { period: ['day', 'week'] }, { period: /only once/ })
   })
 
   test('metrics: a period is required', () => refuse('metrics', RANGE, { period: /required/ }))
 
-  const NOT_WHOLE = ['-1', '1.5', '1e1', '1e9', 'abc', '', ' 7', '7 ', '+7', '٧', '0x7', 'NaN', 'Infinity', '1,000', '99999999999999999999', '7\0']
+  const NOT_WHOLE = [
+    '-1',
+    '1.5',
+    '1e1',
+    '1e9',
+    'abc',
+    '',
+    ' 7',
+    '7 ',
+    '+7',
+    '٧',
+    '0x7',
+    'NaN',
+    'Infinity',
+    '1,000',
+    '99999999999999999999',
+    '7\0',
+  ]
 
-  test.each([...NOT_WHOLE, '0', '91'])('rolling: window=%j', (window) => no('rolling', { window }, { window: /1 to 90/ }))
+  test.each([...NOT_WHOLE, '0', '91'])('rolling: window=%j', (window) =>
+    no('rolling', { window }, { window: /1 to 90/ }),
+  )
   test('rolling: window twice', () => no('rolling', { window: ['7', '7'] }, { window: /only once/ }))
 
   describe.each(WITH_LIMIT)('%s', (path) => {
@@ -195,9 +239,17 @@ describe('values of one endpoint or two', () => {
   })
 
   test.each(NOT_WHOLE)('events: skip=%j', (skip) => no('events', { skip }, { skip: /whole number/ }))
-  test.each(['', 'incomingmessages', 'IncomingMessages', 'messages', 'toString', 'incomingMessages,tasksCompleted'])('events: eventType=%j', (eventType) =>
-    no('events', { eventType }, { eventType: /incomingMessages, outgoingMessages, tasksInitiated or tasksCompleted/ }))
-  test('events: eventType twice', () => no('events', { eventType: ['tasksCompleted', 'tasksInitiated'] }, { eventType: /only once/ }))
+  test.each(['', 'incomingmessages', 'IncomingMessages', 'messages', 'toString', 'incomingMessages,tasksCompleted'])(
+    'events: eventType=%j',
+    (eventType) =>
+      no(
+        'events',
+        { eventType },
+        { eventType: /incomingMessages, outgoingMessages, tasksInitiated or tasksCompleted/ },
+      ),
+  )
+  test('events: eventType twice', () =>
+    no('events', { eventType: ['tasksCompleted', 'tasksInitiated'] }, { eventType: /only once/ }))
   test('snapshots: format', () => no('snapshots', { format: 'xml' }, { format: /json, ndjson/ }))
 
   test.each(['overview', 'rolling'] as const)('%s: endDate', async (path) => {
@@ -218,7 +270,8 @@ describe('values of one endpoint or two', () => {
 test('all that is wrong is told at once', () =>
   refuse(
     'events',
-    'startDate=2026-02-30&endDate=soon&assistant=&user=%00&timezone=Mars&limit=0&skip=-1&eventType=x&cursor=x&foo=1&lmit=2',
+    'startDate=2026-02-30&endDate=soon&assistant=&user=%00&timezone=Mars&limit=0&skip=-1&eventType=x&cursor=x' +
+      '&foo=1&lmit=2',
     {
       startDate: /has day 30/,
       endDate: /wants/,
@@ -235,17 +288,28 @@ test('all that is wrong is told at once', () =>
   ))
 
 test('a bad range is told beside a bad parameter', () =>
-  refuse('metrics', { startDate: '2026-02-02', endDate: '2026-02-01', period: 'year' }, { endDate: /after/, period: /day, week/ }))
+  refuse(
+    'metrics',
+    { startDate: '2026-02-02', endDate: '2026-02-01', period: 'year' },
+    { endDate: /after/, period: /day, week/ },
+  ))
 
 test('a date is read in UTC where the zone is bad, and complained of only for itself', () =>
-  refuse('assistants', { startDate: '2026-02-30', endDate: '2026-03-01', timezone: 'Mars' }, { startDate: /day 30/, timezone: /IANA/ }))
+  refuse(
+    'assistants',
+    { startDate: '2026-02-30', endDate: '2026-03-01', timezone: 'Mars' },
+    { startDate: /day 30/, timezone: /IANA/ },
+  ))
 
 test('POST takes no parameters', async () => {
   const { status, body } = await service.request('POST', '/analytics/events?org=other', {
     headers: { 'Content-Type': 'application/json' },
     body: '[]',
   })
-  expect([status, body.error.details]).toEqual([400, [{ parameter: 'org', message: expect.stringContaining('not a parameter') }]])
+  expect([status, body.error.details]).toEqual([
+    400,
+    [{ parameter: 'org', message: expect.stringContaining('not a parameter') }],
+  ])
 })
 
 describe('addresses', () => {
@@ -270,7 +334,11 @@ describe('addresses', () => {
       const { status, body } = await service.request(method, address, {})
       expect([status, body]).toEqual([
         404,
-        { success: false, error: { code: 'not_found', message: 'There is nothing at this address.', details: [] }, requestId: expect.any(String) },
+        {
+          success: false,
+          error: { code: 'not_found', message: 'There is nothing at this address.', details: [] },
+          requestId: expect.any(String),
+        },
       ])
     }
   })
@@ -372,9 +440,29 @@ describe('ids are opaque: whatever one says, exactly its events are found', () =
     await service.store(
       IDS.flatMap((id, index) => [
         // The third has the id in all three places.
-        { id: `as assistant ${index}`, eventType: 'incomingMessages', timestamp: '2026-02-22T10:00:00Z', assistant: id, user: `plain ${index}` },
-        { id: `as user ${index}`, eventType: 'outgoingMessages', timestamp: '2026-02-22T11:00:00Z', assistant: `plain ${index}`, user: id },
-        { id, eventType: 'tasksInitiated', timestamp: '2026-02-22T12:00:00Z', assistant: id, user: id, model: id, traceId: id },
+        {
+          id: `as assistant ${index}`,
+          eventType: 'incomingMessages',
+          timestamp: '2026-02-22T10:00:00Z',
+          assistant: id,
+          user: `plain ${index}`,
+        },
+        {
+          id: `as user ${index}`,
+          eventType: 'outgoingMessages',
+          timestamp: '2026-02-22T11:00:00Z',
+          assistant: `plain ${index}`,
+          user: id,
+        },
+        {
+          id,
+          eventType: 'tasksInitiated',
+          timestamp: '2026-02-22T12:00:00Z',
+          assistant: id,
+          user: id,
+          model: id,
+          traceId: id,
+        },
       ]),
       { org: 'opaque' },
     )

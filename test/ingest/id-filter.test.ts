@@ -36,9 +36,13 @@ describe.each([1, 3, 32])('of %i MiB', (megabytes) => {
     filter.complete()
     const count = 200_000
     for (let index = 0; index < count; index++) filter.addHash(idHash(1, `id ${index}`))
-    const missed = Array.from({ length: count }, (_, index) => filter.mayHold(idHash(1, `id ${index}`))).filter((held) => !held)
+    const missed = Array.from({ length: count }, (_, index) => filter.mayHold(idHash(1, `id ${index}`))).filter(
+      (held) => !held,
+    )
     expect(missed.length).toBe(0)
-    const doubtful = Array.from({ length: count }, (_, index) => filter.mayHold(idHash(1, `other ${index}`))).filter(Boolean)
+    const doubtful = Array.from({ length: count }, (_, index) => filter.mayHold(idHash(1, `other ${index}`))).filter(
+      Boolean,
+    )
     expect(doubtful.length / count).toBeLessThan(0.01)
   })
 

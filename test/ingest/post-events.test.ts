@@ -44,7 +44,10 @@ async function counted(org: string, of = service) {
 
 const NDJSON = { 'Content-Type': 'application/x-ndjson' }
 const GZIP = { 'Content-Encoding': 'gzip' }
-const receipt = (accepted: number, duplicates = 0, rejected: object[] = []) => ({ success: true, data: { accepted, duplicates, rejected } })
+const receipt = (accepted: number, duplicates = 0, rejected: object[] = []) => ({
+  success: true,
+  data: { accepted, duplicates, rejected },
+})
 
 describe('forms of a batch', () => {
   const [a, b] = [event('a'), event('b', { user: 'b\u00f6b \ud83d\ude00' })]
@@ -67,7 +70,9 @@ describe('forms of a batch', () => {
     const reply = await service.post(body, { org, headers })
     expect([reply.status, reply.body]).toEqual([200, receipt(2)])
     expect(await stored(org)).toEqual(['a', 'b'])
-    expect(await service.data('users/top', { ...ALL, user: b.user }, { org })).toMatchObject([{ user: b.user, total: 1 }])
+    expect(await service.data('users/top', { ...ALL, user: b.user }, { org })).toMatchObject([
+      { user: b.user, total: 1 },
+    ])
   })
 
   test('one event that is no array', async () => {
@@ -105,10 +110,22 @@ describe('one bad event costs no neighbour', () => {
     ['a day that does not exist', event('x', { timestamp: '2026-02-30T10:00:00.000Z' }), /timestamp has day 30/],
     ['an hour that does not exist', event('x', { timestamp: '2026-02-20T24:00:00.001Z' }), /timestamp/],
     ['a timestamp in words', event('x', { timestamp: 'yesterday' }), /timestamp cannot be read/],
-    ['the millisecond before the first', event('x', { timestamp: '1969-12-31T23:59:59.999Z' }), /timestamp is out of range/],
-    ['the first by its zone, not by UTC', event('x', { timestamp: '1970-01-01T00:00:00+00:01' }), /timestamp is out of range/],
+    [
+      'the millisecond before the first',
+      event('x', { timestamp: '1969-12-31T23:59:59.999Z' }),
+      /timestamp is out of range/,
+    ],
+    [
+      'the first by its zone, not by UTC',
+      event('x', { timestamp: '1970-01-01T00:00:00+00:01' }),
+      /timestamp is out of range/,
+    ],
     ['the far future', event('x', { timestamp: '9999-12-31T00:00:00.000Z' }), /timestamp/],
-    ['a millisecond too far ahead', event('x', { timestamp: '2026-03-01T12:05:00.001Z' }), /in the future.*2026-03-01T12:05:00.000Z/],
+    [
+      'a millisecond too far ahead',
+      event('x', { timestamp: '2026-03-01T12:05:00.001Z' }),
+      /in the future.*2026-03-01T12:05:00.000Z/,
+    ],
     ['a negative cost', event('x', { cost: -0.01 }), /cost wants/],
     ['a cost as text', event('x', { cost: '1' }), /cost wants/],
     ['a cost beyond reason', event('x', { cost: 1_000_001 }), /cost wants/],
@@ -127,7 +144,13 @@ describe('one bad event costs no neighbour', () => {
     const batch = wrong.flatMap(([, value], index) => [value, event(`good ${String(index).padStart(3, '0')}`)])
     const { status, body } = await service.post(batch, { org })
     expect(status).toBe(200)
-    expect(body).toEqual(receipt(wrong.length, 0, wrong.map(([, , reason], index) => ({ index: 2 * index, message: expect.stringMatching(reason) }))))
+    expect(body).toEqual(
+      receipt(
+        wrong.length,
+        0,
+        wrong.map(([, , reason], index) => ({ index: 2 * index, message: expect.stringMatching(reason) })),
+      ),
+    )
     expect(await stored(org)).toEqual(wrong.map((_, index) => `good ${String(index).padStart(3, '0')}`))
     expect(await counted(org)).toEqual([wrong.length, wrong.length, wrong.length])
   })
@@ -139,20 +162,39 @@ describe('one bad event costs no neighbour', () => {
 
   test('lines that are no JSON, and their positions among the lines that are not empty', async () => {
     const org = fresh()
-    const lines = [JSON.stringify(event('1')), '{"id":', '', 'hello', JSON.stringify(event('2')), '{}{}', JSON.stringify(event('3'))]
+    const lines = [
+      JSON.stringify(event('1')),
+      '{"id":',
+      '',
+      'hello',
+      JSON.stringify(event('2')),
+      '{}{}',
+      JSON.stringify(event('3')),
+    ]
     const { body } = await service.post(lines.join('\n'), { org, headers: NDJSON })
-    expect(body).toEqual(receipt(3, 0, [1, 2, 4].map((index) => ({ index, message: 'is not JSON' }))))
+    expect(body).toEqual(
+      receipt(
+        3,
+        0,
+        [1, 2, 4].map((index) => ({ index, message: 'is not JSON' })),
+      ),
+    )
     expect(await stored(org)).toEqual(['1', '2', '3'])
   })
 
   test('a field called __proto__ is a field like any other: unknown', async () => {
     const text = JSON.stringify(event('x')).replace('{', '{"__proto__":{"user":"eve"},')
-    expect((await service.post(`[${text}]`, { org: fresh() })).body.data.rejected).toEqual([{ index: 0, message: expect.stringMatching(/__proto__/) }])
+    expect((await service.post(`[${text}]`, { org: fresh() })).body.data.rejected).toEqual([
+      { index: 0, message: expect.stringMatching(/__proto__/) },
+    ])
   })
 
   test('metadata nested deeper than any stack, on a line of its own', async () => {
     const org = fresh()
-    const deep = JSON.stringify(event('deep', { metadata: { x: 'HERE' } })).replace('"HERE"', `${'['.repeat(100_000)}${']'.repeat(100_000)}`)
+    const deep = JSON.stringify(event('deep', { metadata: { x: 'HERE' } })).replace(
+      '"HERE"',
+      `${'['.repeat(100_000)}${']'.repeat(100_000)}`,
+    )
     const { status, body } = await service.post(`${deep}\n${JSON.stringify(event('good'))}`, { org, headers: NDJSON })
     expect([status, body.data.accepted, body.data.rejected.length]).toEqual([200, 1, 1])
     expect(await stored(org)).toEqual(['good'])
@@ -164,7 +206,11 @@ describe('at the edges of what is accepted', () => {
     ['the first millisecond', { timestamp: '1970-01-01T00:00:00.000Z' }, { timestamp: '1970-01-01T00:00:00.000Z' }],
     ['five minutes ahead', { timestamp: '2026-03-01T12:05:00.000Z' }, { timestamp: '2026-03-01T12:05:00.000Z' }],
     ['microseconds', { timestamp: '2026-02-22T10:00:00.123999Z' }, { timestamp: '2026-02-22T10:00:00.123Z' }],
-    ['nanoseconds and an offset', { timestamp: '2026-02-22T10:00:00.123456789-03:30' }, { timestamp: '2026-02-22T13:30:00.123Z' }],
+    [
+      'nanoseconds and an offset',
+      { timestamp: '2026-02-22T10:00:00.123456789-03:30' },
+      { timestamp: '2026-02-22T13:30:00.123Z' },
+    ],
     ['a tenth of a second', { timestamp: '2026-02-22T10:00:00.5Z' }, { timestamp: '2026-02-22T10:00:00.500Z' }],
     ['no offset', { timestamp: '2026-02-22T10:00:00' }, { timestamp: '2026-02-22T10:00:00.000Z' }],
     ['the end of a day', { timestamp: '2026-02-22T24:00:00Z' }, { timestamp: '2026-02-23T00:00:00.000Z' }],
@@ -174,7 +220,11 @@ describe('at the edges of what is accepted', () => {
     ['the smallest cost, and less', { cost: 0.000000001 }, {}],
     ['what rounds to nothing', { cost: 0.0000000004 }, { cost: 0 }],
     ['zeros', { cost: 0, inputTokens: 0, outputTokens: -0 }, { outputTokens: 0 }],
-    ['null where a field is optional', { cost: null, inputTokens: null, outputTokens: null, model: null, traceId: null, metadata: null }, { cost: 0, inputTokens: 0, outputTokens: 0 }],
+    [
+      'null where a field is optional',
+      { cost: null, inputTokens: null, outputTokens: null, model: null, traceId: null, metadata: null },
+      { cost: 0, inputTokens: 0, outputTokens: 0 },
+    ],
     ['metadata of 4,096 bytes', { metadata: { k: 'ü'.repeat(2_044) } }, {}],
     ['odd metadata', { metadata: { 'a\0b': '\ud800', '': [[], {}], toString: 1.5e300 } }, {}],
   ])('%s', async (_, fields, answered) => {
@@ -200,7 +250,9 @@ describe('the same id', () => {
 
   test('with other content is refused, in the batch and later, and the first one stays', async () => {
     const org = fresh()
-    expect((await service.post([event('a'), event('a', { user: 'bob' }), event('b')], { org })).body).toEqual(receipt(2, 0, [other(1)]))
+    expect((await service.post([event('a'), event('a', { user: 'bob' }), event('b')], { org })).body).toEqual(
+      receipt(2, 0, [other(1)]),
+    )
     const changes = [
       { timestamp: '2026-02-22T10:00:00.001Z' },
       { eventType: 'outgoingMessages' },
@@ -213,23 +265,51 @@ describe('the same id', () => {
       { traceId: 't' },
       { metadata: {} },
     ]
-    const { body } = await service.post(changes.map((change) => event('a', change)), { org })
-    expect(body).toEqual(receipt(0, 0, changes.map((_, index) => other(index))))
+    const { body } = await service.post(
+      changes.map((change) => event('a', change)),
+      { org },
+    )
+    expect(body).toEqual(
+      receipt(
+        0,
+        0,
+        changes.map((_, index) => other(index)),
+      ),
+    )
     expect(await service.data('users/top', ALL, { org })).toMatchObject([{ user: 'ann', total: 2 }])
   })
 
   test('written in other words is the same event', async () => {
     const org = fresh()
     await service.store([event('a', { cost: 0.1, metadata: { x: 1 } })], { org })
-    const same = event('a', { timestamp: '2026-02-22T15:45:00.000999+05:45', cost: 0.1000000000001, model: null, metadata: { x: 1.0 } })
+    const same = event('a', {
+      timestamp: '2026-02-22T15:45:00.000999+05:45',
+      cost: 0.1000000000001,
+      model: null,
+      metadata: { x: 1.0 },
+    })
     expect((await service.post([same], { org })).body).toEqual(receipt(0, 1))
   })
 
   test('that differs in case, in accents or in a space is another id', async () => {
     const org = fresh()
     const ids = ['a', 'A', 'a ', ' a', 'á', 'a\u0301', 'a\n', '\\a']
-    expect((await service.post(ids.map((id) => event(id)), { org })).body).toEqual(receipt(ids.length))
-    expect((await service.post(ids.map((id) => event(id)), { org })).body).toEqual(receipt(0, ids.length))
+    expect(
+      (
+        await service.post(
+          ids.map((id) => event(id)),
+          { org },
+        )
+      ).body,
+    ).toEqual(receipt(ids.length))
+    expect(
+      (
+        await service.post(
+          ids.map((id) => event(id)),
+          { org },
+        )
+      ).body,
+    ).toEqual(receipt(0, ids.length))
   })
 
   test('of another tenant is nobody else’s business', async () => {
@@ -244,7 +324,9 @@ describe('the same id', () => {
     const org = fresh()
     const shared = Array.from({ length: 20 }, (_, index) => event(`shared ${index}`))
     const replies = await Promise.all(
-      Array.from({ length: 30 }, (_, caller) => service.post([event(`own ${caller}`), ...shared.toSpliced(caller % 20, 1)], { org })),
+      Array.from({ length: 30 }, (_, caller) =>
+        service.post([event(`own ${caller}`), ...shared.toSpliced(caller % 20, 1)], { org }),
+      ),
     )
     const all = (name: 'accepted' | 'duplicates') => replies.reduce((count, { body }) => count + body.data[name], 0)
     expect([all('accepted'), all('duplicates')]).toEqual([50, 30 * 20 - 50])
@@ -254,14 +336,29 @@ describe('the same id', () => {
 
   test('with other content, from many callers at the same moment: one gets it, the others are told', async () => {
     const org = fresh()
-    const replies = await Promise.all(Array.from({ length: 20 }, (_, caller) => service.post([event('a', { user: `user ${caller}` })], { org })))
+    const replies = await Promise.all(
+      Array.from({ length: 20 }, (_, caller) => service.post([event('a', { user: `user ${caller}` })], { org })),
+    )
     expect(replies.filter(({ body }) => body.data.accepted === 1).length).toBe(1)
     expect(replies.filter(({ body }) => body.data.rejected.length === 1).length).toBe(19)
     expect(await counted(org)).toEqual([1, 1, 1])
   })
 
   test('is known to the next run of the service, whatever characters it has', async () => {
-    const ids = ['a', 'ab', 'abc', 'abcd', 'abcde', 'é', '漢字', '\ud83d\ude00', '\u0080', 'x'.repeat(256), '漢'.repeat(256), "'\\\n"]
+    const ids = [
+      'a',
+      'ab',
+      'abc',
+      'abcd',
+      'abcde',
+      'é',
+      '漢字',
+      '\ud83d\ude00',
+      '\u0080',
+      'x'.repeat(256),
+      '漢'.repeat(256),
+      "'\\\n",
+    ]
     let first = await startService({ now: NOW })
     await first.store(ids.map((id) => event(id)))
     await first.stop()
@@ -299,7 +396,9 @@ test('names and ids of a batch are looked up together, not beyond what ClickHous
   await first.stop()
   // A new run remembers no name and no id.
   const second = await startService({ now: NOW, from: first })
-  expect((await second.post([...batch.map((sent) => ({ ...sent, id: `${sent.id} again` })), ...batch])).body).toEqual(receipt(4_000, 4_000))
+  expect((await second.post([...batch.map((sent) => ({ ...sent, id: `${sent.id} again` })), ...batch])).body).toEqual(
+    receipt(4_000, 4_000),
+  )
   expect(await second.data('assistants', ALL)).toHaveLength(new Set(batch.map(({ assistant }) => assistant)).size)
   await second.close()
 }, 60_000)
@@ -344,7 +443,10 @@ describe('Idempotency-Key', () => {
 
   test('while the first request is under way, the second is a 409 that says when to come back', async () => {
     const org = fresh()
-    const replies = await Promise.all([send('key', [event(undefined)], { org }), send('key', [event(undefined)], { org })])
+    const replies = await Promise.all([
+      send('key', [event(undefined)], { org }),
+      send('key', [event(undefined)], { org }),
+    ])
     expect(replies.map(({ status }) => status).toSorted()).toEqual([200, 409])
     const conflict = replies.find(({ status }) => status === 409)
     expect([conflict?.body.error.code, conflict?.headers.get('Retry-After')]).toEqual(['in_progress', '1'])
@@ -458,7 +560,10 @@ describe('bodies that cannot be read are a 400 that says why, and nothing of the
   ])('%s', async (_, body, headers) => {
     const org = 'unreadable'
     const reply = await service.post(body, { org, headers })
-    expect([reply.status, reply.body.error.details]).toEqual([400, [{ parameter: 'body', message: expect.any(String) }]])
+    expect([reply.status, reply.body.error.details]).toEqual([
+      400,
+      [{ parameter: 'body', message: expect.any(String) }],
+    ])
     expect(await counted(org)).toEqual([0, 0, 0])
   })
 })
@@ -468,14 +573,19 @@ const narrow = (org: string): Caller => ({ org, assistants: ['Rex', 'Eve'] })
 describe('what a token reaches', () => {
   test('events of other assistants are refused one by one', async () => {
     const org = fresh()
-    const { body } = await service.post([event('1'), event('2', { assistant: 'Ada' }), event('3', { assistant: 'Eve' })], narrow(org))
+    const { body } = await service.post(
+      [event('1'), event('2', { assistant: 'Ada' }), event('3', { assistant: 'Eve' })],
+      narrow(org),
+    )
     expect(body).toEqual(receipt(2, 0, [{ index: 1, message: 'the token does not reach this assistant' }]))
     expect(await stored(org)).toEqual(['1', '3'])
   })
 
   test('it reads the events of its own assistants alone, in every figure', async () => {
     const org = fresh()
-    await service.store([event('1'), event('2', { assistant: 'Ada', user: 'bob' }), event('3', { assistant: 'Eve' })], { org })
+    await service.store([event('1'), event('2', { assistant: 'Ada', user: 'bob' }), event('3', { assistant: 'Eve' })], {
+      org,
+    })
     const { data, pagination } = await service.whole('events', ALL, narrow(org))
     expect([data.map(({ id }: { id: string }) => id), pagination.total]).toEqual([['3', '1'], 2])
     const top = await service.data('users/top', ALL, narrow(org))

@@ -1,0 +1,82 @@
+/** The socket side: what is no proper HTTP, too large or too slow gets an answer in the usual form and is cut off. */
+import { randomUUID } from 'node:crypto'
+import { createServer, STATUS_CODES, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import type { Duplex } from 'node:stream'
+import { getRequestListener } from '@hono/node-server'
+import { ApiError, errorBody } from './errors.ts'
+
+export interface ListenOptions {
+  host: string
+  /** 0 takes a free one. */
+  port: number
+  /** A connection on which nothing moves for so long is closed, so it has to be longer than a query may take. */
+  quietMs?: number
+  headersMs?: number
+  requestMs?: number
+}
+
+const MAX_HEADER_BYTES = 16_384
+/** How often slow connections are looked for: a limit is kept to within this. */
+const CHECK_MS = 2_000
+
+/** Serves `fetch`, and resolves when the port is open. */
+export function listen(
+  fetch: (request: Request) => Response | Promise<Response>,
+  { host, port, quietMs = 120_000, headersMs = 10_000, requestMs = 60_000 }: ListenOptions,
+): Promise<Server> {
+  const server = createServer(
+    {
+      headersTimeout: headersMs,
+      requestTimeout: requestMs,
+      // Longer than the minute for which load balancers keep connections: they should be the ones to close.
+      keepAliveTimeout: 65_000,
+      maxHeaderSize: MAX_HEADER_BYTES,
+      connectionsCheckingInterval: Math.min(CHECK_MS, headersMs),
+    },
+    getRequestListener(fetch, { hostname: host, errorHandler: unreadable }),
+  )
+  server.timeout = quietMs
+  /** The answer under way on a connection: nothing may be written into the middle of it. */
+  const answers = new WeakMap<Duplex, ServerResponse>()
+  server.on('request', (request: IncomingMessage, response) => answers.set(request.socket, response))
+  server.on('checkExpectation', (_request: IncomingMessage, response: ServerResponse) => {
+    response.writeHead(417, { 'Content-Type': 'application/json' })
+    response.end(JSON.stringify(errorBody(EXPECTATION, randomUUID())))
+  })
+  server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
+    const answer = answers.get(socket)
+    const busy = answer?.headersSent === true && !answer.writableFinished
+    if (!socket.writable || busy || error.code === 'ECONNRESET') socket.destroy()
+    else socket.end(rawAnswer(FAULTS[error.code ?? ''] ?? NO_HTTP), () => socket.destroy())
+  })
+  return new Promise((resolve, reject) => {
+    server.once('error', reject)
+    server.listen(port, host, () => resolve(server))
+  })
+}
+
+const NO_HTTP = new ApiError(400, 'bad_request', 'The request cannot be read.')
+const EXPECTATION = new ApiError(417, 'expectation_failed', 'Expect may say 100-continue.')
+
+/** By the error codes of Node's HTTP server. */
+const FAULTS: Record<string, ApiError> = {
+  HPE_HEADER_OVERFLOW: new ApiError(431, 'headers_too_large', `Headers may hold ${MAX_HEADER_BYTES} bytes together.`),
+  HPE_CHUNK_EXTENSIONS_OVERFLOW: new ApiError(413, 'too_large', 'The extensions of a chunk are too large.'),
+  ERR_HTTP_REQUEST_TIMEOUT: new ApiError(408, 'too_slow', 'The request took too long to arrive.'),
+}
+
+/** For requests that the parser lets through and that name no address, such as `Host: ?`. */
+const unreadable = () =>
+  Response.json(errorBody(NO_HTTP, randomUUID()), { status: NO_HTTP.status, headers: { Connection: 'close' } })
+
+function rawAnswer(error: ApiError): string {
+  const body = JSON.stringify(errorBody(error, randomUUID()))
+  return [
+    `HTTP/1.1 ${error.status} ${STATUS_CODES[error.status]}`,
+    'Content-Type: application/json',
+    `Content-Length: ${Buffer.byteLength(body)}`,
+    'Connection: close',
+    '',
+    body,
+  ].join('\r\n')
+}
