@@ -2,6 +2,7 @@
  * How fast events are taken in, against the same bytes sent to ClickHouse by its own client. Every contender gets a fresh
  * database, the same load generator process, the same seconds, and is checked for having stored what it acknowledged.
  */
+import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { ClickHouseClient } from '@clickhouse/client'
 import { createLog } from '../src/log.ts'
@@ -61,7 +62,8 @@ export const soak = (place: Place, minutes: number): Promise<Ingested> =>
 
 function throughService({ connection: base, dataDir }: Place, name: string, callers: number, size: number, secs: number) {
   return inFreshDatabase(base, name, true, async (connection) => {
-    const service = await startService(connection, { dataDir: join(dataDir, `ingest-${callers}-${secs}`), cacheMb: 32 })
+    const own = join(dataDir, connection.database)
+    const service = await startService(connection, { dataDir: own, cacheMb: 32 })
     const memory: number[] = []
     const sampler = setInterval(() => void service.memory().then((mb) => memory.push(mb), () => {}), 1_000)
     try {
@@ -75,6 +77,7 @@ function throughService({ connection: base, dataDir }: Place, name: string, call
     } finally {
       clearInterval(sampler)
       await service.stop()
+      await rm(own, { recursive: true, force: true })
     }
   })
 }

@@ -69,6 +69,11 @@ export async function measureOthers(
 
 class SkipError extends Error {}
 
+async function emptied(directory: string): Promise<void> {
+  await rm(directory, { recursive: true, force: true })
+  await mkdir(directory, { recursive: true })
+}
+
 type MeasureAll = (ask: Ask) => Promise<Other['questions']>
 
 async function measureAll(
@@ -99,7 +104,7 @@ async function measureAll(
 }
 
 async function duckdb(clickhouse: ClickHouseClient, directory: string, measure: MeasureAll): Promise<Other> {
-  await mkdir(directory, { recursive: true })
+  await emptied(directory)
   const parquet = join(directory, 'events.parquet')
   const exported = await clickhouse.exec({ query: `${EXPORT} FORMAT Parquet` })
   await pipeline(exported.stream, createWriteStream(parquet))
@@ -142,7 +147,7 @@ const INDEXES = [
 async function postgres(clickhouse: ClickHouseClient, directory: string, measure: MeasureAll): Promise<Other> {
   const bin = await findPostgres()
   const owner = await unprivileged()
-  await mkdir(directory, { recursive: true })
+  await emptied(directory)
   if (owner) await chown(directory, owner.uid, owner.gid)
   await chmod(directory, 0o700)
   const data = join(directory, 'data')

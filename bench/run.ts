@@ -18,7 +18,7 @@ import { measureCached, measureUncached } from './load.ts'
 import { measureOthers } from './others.ts'
 import { DEPTHS, depthInstant, questions, wholeDays, type Cursors, type Question } from './questions.ts'
 import { report, type Results } from './report.ts'
-import { overhear, startService } from './service.ts'
+import { eavesdrop, startService, type Eavesdropper } from './service.ts'
 import { connect, say, type Connection } from './support.ts'
 
 const USAGE = `usage: npm run bench -- [options]
@@ -67,11 +67,13 @@ async function readOptions(): Promise<Options> {
         data: text,
         keep: { type: 'boolean', default: false },
         compare: text,
+        help: { type: 'boolean', default: false },
       },
     }).values
   } catch (error) {
     throw new UsageError(error instanceof Error ? error.message : String(error))
   }
+  if (values.help) throw new UsageError('')
   const whole = (name: 'events' | 'minutes' | 'rounds' | 'seconds', min: number, max: number) => {
     const value = Number(values[name])
     if (Number.isInteger(value) && value >= min && value <= max) return value
@@ -99,22 +101,23 @@ async function main(): Promise<void> {
   const directory = options.data ? resolve(options.data) : await mkdtemp(join(tmpdir(), 'analytics-bench-'))
   await mkdir(directory, { recursive: true })
   const cleanUp = () => {
-    if (!options.keep) rmSync(directory, { recursive: true, force: true })
+    if (options.keep) say(`the data is in ${directory}`)
+    else rmSync(directory, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 })
   }
+  const server = await startEmbedded({ dataDir: directory, log: (level, message) => level !== 'info' && say(message) })
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     process.once(signal, () => {
+      process.kill(server.pid, 'SIGKILL')
       cleanUp()
       process.exit(130)
     })
   }
-  const server = await startEmbedded({ dataDir: directory, log: (level, message) => level !== 'info' && say(message) })
   try {
     const { url, admin, reader, writer } = server
     await measure(options, directory, { url, database: 'analytics', admin, reader, writer })
   } finally {
     await server.stop()
     cleanUp()
-    if (options.keep) say(`the data is in ${directory}`)
   }
 }
 
@@ -165,23 +168,8 @@ async function askFleet(
   const dataDir = join(directory, 'service')
   const agent = new Agent({ keepAlive: true })
   try {
-    const marks = await landmarks(admin)
-    const uncached = await startService(connection, { dataDir, cacheMb: 0 })
-    let asked: Question[]
-    try {
-      const authorization = await uncached.authorization(TENANT)
-      const cursors = await findCursors(agent, uncached.url, authorization, fleet)
-      asked = questions(fleet, { ...marks, cursors })
-      // One service at a time: only one may write.
-      await uncached.stop()
-    } catch (error) {
-      await uncached.stop()
-      throw error
-    }
-
     say('overhearing what the service asks of ClickHouse')
-    const paths = asked.flatMap(({ variants }) => variants.map(({ path }) => path))
-    const heard = await overhear(connection, { dataDir, cacheMb: 0 }, TENANT, paths)
+    const { asked, heard } = await listen(connection, dataDir, admin, fleet)
 
     const service = await startService(connection, { dataDir, cacheMb: 0 })
     let uncachedRates
@@ -243,16 +231,26 @@ async function prepareFleet(options: Options, directory: string, connection: Con
   return { fleet, generated }
 }
 
+/** What is asked, and what the service makes of it. Ends before the service starts: two of them would take turns. */
+async function listen(connection: Connection, dataDir: string, admin: ClickHouseClient, fleet: Fleet) {
+  const inside = await eavesdrop(connection, { dataDir, cacheMb: 0 }, TENANT)
+  try {
+    const cursors = await findCursors(inside, fleet)
+    const asked = questions(fleet, { ...(await landmarks(admin)), cursors })
+    return { asked, heard: await inside.hear(asked.flatMap(({ variants }) => variants.map(({ path }) => path))) }
+  } finally {
+    await inside.close()
+  }
+}
+
 /** A page of one event that ends at a depth gives a cursor at that depth, whatever is inside it. */
-async function findCursors(agent: Agent, url: string, authorization: string, fleet: Fleet): Promise<Cursors> {
+async function findCursors(service: Eavesdropper, fleet: Fleet): Promise<Cursors> {
   const range = wholeDays(fleet, 0)
   const cursors = new Map<number, string>()
   for (const percent of DEPTHS) {
     const endDate = new Date(depthInstant(range, percent)).toISOString()
     const query = new URLSearchParams({ startDate: range.startDate, endDate, limit: '1' })
-    const answer = JSON.parse(await get(agent, `${url}/analytics/events?${query}`, authorization)) as {
-      pagination: { nextCursor: string | null }
-    }
+    const answer = (await service.ask(`/analytics/events?${query}`)) as { pagination: { nextCursor: string | null } }
     if (answer.pagination.nextCursor === null) throw new Error(`there is no event below a depth of ${percent} %`)
     cursors.set(percent, answer.pagination.nextCursor)
   }
@@ -288,6 +286,6 @@ try {
   await main()
 } catch (error) {
   if (!(error instanceof UsageError)) throw error
-  process.stderr.write(`${error.message}\n\n${USAGE}`)
-  process.exitCode = 2
+  process.stderr.write(error.message ? `${error.message}\n\n${USAGE}` : USAGE)
+  process.exitCode = error.message ? 2 : 0
 }

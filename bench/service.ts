@@ -123,38 +123,55 @@ export interface Query {
 /** All queries of one request: those of one step run at the same time, the steps follow each other. */
 export type Steps = ReadonlyArray<readonly Query[]>
 
+export interface Eavesdropper {
+  /** The answer to a GET, as JSON. */
+  ask(path: string): Promise<unknown>
+  /** What the service sends to ClickHouse for each of the paths. */
+  hear(paths: readonly string[]): Promise<ReadonlyMap<string, Steps>>
+  close(): Promise<void>
+}
+
 /**
- * Asks the service's own code, in this process, and writes down what it sends through @clickhouse/client: the text, the
- * parameters and the settings. This way the floor "the same SQL" cannot drift from what the service runs.
- *
- * Each path is asked twice and the second time counts, when the names it needs are known, as they are in a service that
- * has been up for a minute.
+ * The service's own code in this process, where it can be written down what it sends through @clickhouse/client: the
+ * text, the parameters and the settings. This way the floor "the same SQL" cannot drift from what the service runs.
  */
-export async function overhear(connection: Connection, settings: Settings, tenant: string, paths: readonly string[]) {
+export async function eavesdrop(connection: Connection, settings: Settings, tenant: string): Promise<Eavesdropper> {
   const config = readConfig(environment(connection, settings))
   await mkdir(settings.dataDir, { recursive: true })
   const recorder = tapClients()
-  const service = await createService({ config, clickhouse: { ...connection, stop: () => Promise.resolve() }, database: connection.database, log: () => {} })
-  try {
-    await idle(connection)
-    const headers = { Authorization: await bearer(config, tenant) }
-    const heard = new Map<string, Steps>()
-    for (const path of paths) {
-      let steps: Steps = []
-      for (let time = 0; time < 2; time++) {
+  const service = await createService({
+    config,
+    clickhouse: { ...connection, stop: () => Promise.resolve() },
+    database: connection.database,
+    log: () => {},
+  })
+  await idle(connection)
+  const headers = { Authorization: await bearer(config, tenant) }
+  const text = async (path: string) => {
+    const response = await service.app.request(path, { headers })
+    const body = await response.text()
+    if (response.status !== 200) throw new Error(`${path} answers ${response.status}: ${body.slice(0, 500)}`)
+    return body
+  }
+  return {
+    ask: async (path) => JSON.parse(await text(path)) as unknown,
+    async hear(paths) {
+      const heard = new Map<string, Steps>()
+      for (const path of paths) {
+        // The second time counts: then the names it needs are known, as in a service that has been up for a minute.
+        await text(path)
         recorder.clear()
-        const response = await service.app.request(path, { headers })
-        const text = await response.text()
-        if (response.status !== 200) throw new Error(`${path} answers ${response.status}: ${text.slice(0, 500)}`)
-        steps = recorder.steps()
+        await text(path)
+        const steps = recorder.steps()
+        if (steps.length === 0) throw new Error(`${path} asked nothing of ClickHouse`)
+        heard.set(path, steps)
       }
-      if (steps.length === 0) throw new Error(`${path} asked nothing of ClickHouse`)
-      heard.set(path, steps)
-    }
-    return heard
-  } finally {
-    recorder.stop()
-    await service.close()
+      return heard
+    },
+    async close() {
+      recorder.stop()
+      await service.close()
+    },
   }
 }
 

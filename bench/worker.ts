@@ -201,12 +201,12 @@ async function loops(
   const latencies: number[] = []
   let [events, failed, begun] = [0, 0, 0]
   const started = performance.now()
+  const more = () => {
+    const passed = performance.now() - started
+    return passed < seconds * 1000 || (begun < turns && passed < WARM_UP_LIMIT_MS)
+  }
   await Promise.all(
     Array.from({ length: connections }, async (_, at) => {
-      const more = () => {
-        const passed = performance.now() - started
-        return passed < seconds * 1000 || (begun < turns && passed < WARM_UP_LIMIT_MS)
-      }
       for (let turn = 0; more(); turn++) {
         begun++
         const sent = performance.now()

@@ -253,7 +253,10 @@ function failure(c: Context<Env>, thrown: unknown, log: Log) {
   const requestId = c.get('requestId') ?? randomUUID()
   const error = toApiError(thrown)
   if (error.status >= 500) {
-    log(error.status === 503 ? 'warn' : 'error', 'request failed', {
+    // A caller that has hung up, or is turned away by a limit, is no failure, and under overload a line for each would be
+    // one load more.
+    const expected = c.req.raw.signal.aborted || (error.status === 503 && error.cause === undefined)
+    log(expected ? 'debug' : error.status === 503 ? 'warn' : 'error', 'request failed', {
       requestId,
       path: c.req.path,
       status: error.status,

@@ -14,6 +14,7 @@ import {
   partParams,
   RAW_ENTRY,
   RAW_SUMMED,
+  rowsOf,
   SPAN_ENTRY,
   SUMMED,
   SUMS,
@@ -68,8 +69,7 @@ function perAssistant(store: Store, scope: Scope, ranges: readonly Range[]) {
     SELECT ${SPAN_ENTRY}, assistant_no, ${SUMMED}, users
     FROM activity
     WHERE tenant = {tenant:UInt32} AND ${IN_SPANS} AND assistant_no > 0${filters({ ...scope, users: null })}` as const
-  const source =
-    parts.raw.length === 0 ? spans : parts.spans.length === 0 ? raw : (`${spans} UNION ALL ${raw}` as const)
+  const source = rowsOf(parts, spans, raw)
   return store.read<Figures & { entry: number; assistant: number }>(
     scope,
     'assistants',

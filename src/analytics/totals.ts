@@ -222,11 +222,14 @@ function sourceOf(scope: Scope, ranges: readonly Range[]) {
     SELECT ${SPAN_ENTRY}, ${SUMMED}, users, ${assistants}
     FROM activity
     WHERE tenant = {tenant:UInt32} AND ${IN_SPANS} AND assistant_no IN {rows:Array(UInt32)}` as const
-  const source =
-    parts.raw.length === 0 ? spans : parts.spans.length === 0 ? raw : (`${spans} UNION ALL ${raw}` as const)
+  const source = rowsOf(parts, spans, raw)
   const params = { ...partParams(parts, scope), entries: ranges.map(entryOf), rows: scope.assistants ?? [WHOLE_FLEET] }
   return { source, params }
 }
+
+/** The SQL of the rows that make up the parts: of the two kinds, only what there is. */
+export const rowsOf = <const S extends string, const R extends string>({ spans, raw }: Parts, ofSpans: S, ofRaw: R) =>
+  raw.length === 0 ? ofSpans : spans.length === 0 ? ofRaw : (`${ofSpans} UNION ALL ${ofRaw}` as const)
 
 /** What SPAN_ENTRY and RAW_ENTRY call a range. */
 export const entryOf = (range: Range): Instant => Math.max(range.from, MIN_INSTANT)

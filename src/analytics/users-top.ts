@@ -12,6 +12,7 @@ import {
   IN_SPANS,
   partParams,
   RAW_SUMMED,
+  rowsOf,
   SUMMED,
   SUMS,
   toMetrics,
@@ -59,8 +60,7 @@ async function ranking(store: Store, names: Names, scope: Scope, parts: Parts, p
     SELECT user_no, events
     FROM user_activity
     WHERE tenant = {tenant:UInt32} AND ${IN_SPANS}` as const
-  const source =
-    parts.raw.length === 0 ? spans : parts.spans.length === 0 ? raw : (`${spans} UNION ALL ${raw}` as const)
+  const source = rowsOf(parts, spans, raw)
   const totals = `SELECT user_no AS user, sum(events) AS total FROM (${source}) GROUP BY user_no` as const
   const params = { ...partParams(parts, scope), limit: places, margin: places + TIE_MARGIN }
   const rows = await store.read<Ranked>(
@@ -101,8 +101,7 @@ function details(store: Store, scope: Scope, parts: Parts, top: readonly Ranked[
     SELECT user_no, ${SUMMED}, assistants
     FROM user_activity
     WHERE tenant = {tenant:UInt32} AND ${IN_SPANS} AND user_no IN {listed:Array(UInt32)}` as const
-  const source =
-    parts.raw.length === 0 ? spans : parts.spans.length === 0 ? raw : (`${spans} UNION ALL ${raw}` as const)
+  const source = rowsOf(parts, spans, raw)
   return store.read<Omit<TotalsRow, 'activeUsers'> & { user: number; assistants: number }>(
     scope,
     'users_top_details',

@@ -24,6 +24,7 @@ export function listen(
   fetch: (request: Request) => Response | Promise<Response>,
   { host, port, quietMs = 120_000, headersMs = 10_000, requestMs = 60_000 }: ListenOptions,
 ): Promise<Server> {
+  const serve = getRequestListener(fetch, { hostname: host, errorHandler: unreadable })
   const server = createServer(
     {
       headersTimeout: headersMs,
@@ -32,17 +33,19 @@ export function listen(
       keepAliveTimeout: 65_000,
       maxHeaderSize: MAX_HEADER_BYTES,
       connectionsCheckingInterval: Math.min(CHECK_MS, headersMs),
+      // Checked below: Node's own answer has no body.
+      requireHostHeader: false,
     },
-    getRequestListener(fetch, { hostname: host, errorHandler: unreadable }),
+    (request, response) => {
+      if (request.headers.host !== undefined || request.httpVersion === '1.0') void serve(request, response)
+      else refuse(response, NO_HTTP)
+    },
   )
   server.timeout = quietMs
   /** The answer under way on a connection: nothing may be written into the middle of it. */
   const answers = new WeakMap<Duplex, ServerResponse>()
   server.on('request', (request: IncomingMessage, response) => answers.set(request.socket, response))
-  server.on('checkExpectation', (_request: IncomingMessage, response: ServerResponse) => {
-    response.writeHead(417, { 'Content-Type': 'application/json' })
-    response.end(JSON.stringify(errorBody(EXPECTATION, randomUUID())))
-  })
+  server.on('checkExpectation', (_request, response: ServerResponse) => refuse(response, EXPECTATION))
   server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
     const answer = answers.get(socket)
     const busy = answer?.headersSent === true && !answer.writableFinished
@@ -68,6 +71,11 @@ const FAULTS: Record<string, ApiError> = {
 /** For requests that the parser lets through and that name no address, such as `Host: ?`. */
 const unreadable = () =>
   Response.json(errorBody(NO_HTTP, randomUUID()), { status: NO_HTTP.status, headers: { Connection: 'close' } })
+
+function refuse(response: ServerResponse, error: ApiError): void {
+  response.writeHead(error.status, { 'Content-Type': 'application/json', Connection: 'close' })
+  response.end(JSON.stringify(errorBody(error, randomUUID())))
+}
 
 function rawAnswer(error: ApiError): string {
   const body = JSON.stringify(errorBody(error, randomUUID()))

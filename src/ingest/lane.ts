@@ -68,6 +68,11 @@ export class SharedLane implements Lane {
   /** On the local monotonic clock, so that clocks need not agree. */
   #heldSince = -Infinity
   #heldUntil = -Infinity
+  /**
+   * The last epoch that nobody could get: a server that is killed while it stores a claim may keep the token and lose the
+   * row (see complete.ts), and would refuse every later claim of that epoch.
+   */
+  #lostEpoch = 0
 
   /** @param instance a name that this instance keeps over restarts, and no other has */
   constructor(store: Store, instance: string) {
@@ -81,19 +86,27 @@ export class SharedLane implements Lane {
       return { epoch: this.#epoch, kept: true }
     }
     await this.leave()
+    let nobodySince = Infinity
     for (const deadline = now + WAIT_MS; ; ) {
       const last = await this.#last()
       if (!last.held || last.holder === this.#me) {
         const claimed = performance.now()
-        if (await this.#claim(last.epoch + 1, LEASE_MS)) {
+        const epoch = Math.max(last.epoch, this.#lostEpoch) + 1
+        const winner = await this.#claim(epoch, LEASE_MS)
+        nobodySince = winner === undefined ? Math.min(nobodySince, claimed) : Infinity
+        if (winner === this.#me) {
           const kept = last.epoch === this.#epoch && this.#epoch > 0
-          this.#epoch = last.epoch + 1
+          this.#epoch = epoch
           this.#heldSince = claimed
           this.#heldUntil = claimed + LEASE_MS
           return { epoch: this.#epoch, kept }
         }
       }
-      if (performance.now() > deadline) throw new Error('another instance holds the lane')
+      if (performance.now() > deadline) {
+        // Free for seconds, and still not to be had: long enough for any claim under way to show.
+        if (performance.now() - nobodySince > WAIT_MS / 2) this.#lostEpoch = Math.max(last.epoch, this.#lostEpoch) + 1
+        throw new Error('another instance holds the lane')
+      }
       await sleep(10 + Math.random() * 40)
     }
   }
@@ -101,7 +114,7 @@ export class SharedLane implements Lane {
   async leave(): Promise<void> {
     if (performance.now() >= this.#heldUntil) return
     this.#heldUntil = -Infinity
-    if (await this.#claim(this.#epoch + 1, 0)) this.#epoch++
+    if ((await this.#claim(this.#epoch + 1, 0)) === this.#me) this.#epoch++
   }
 
   async takenOver(epoch: number): Promise<number | null> {
@@ -122,8 +135,8 @@ export class SharedLane implements Lane {
     return row ?? { epoch: 0, holder: '', held: 0 }
   }
 
-  /** Of all who claim an epoch, one gets it. A claim of no length gives the lane up. */
-  async #claim(epoch: number, ms: number): Promise<boolean> {
+  /** Of all who claim an epoch, one gets it, and is returned. A claim of no length gives the lane up. */
+  async #claim(epoch: number, ms: number): Promise<string | undefined> {
     await this.#store.writer.command({
       query: `INSERT INTO lane (epoch, holder, until)
         VALUES ({epoch:UInt64}, {holder:String}, now64(3) + toIntervalMillisecond({ms:UInt32}))`,
@@ -140,6 +153,6 @@ export class SharedLane implements Lane {
       `SELECT holder FROM lane WHERE epoch = {epoch:UInt64}`,
       { epoch },
     )
-    return row?.holder === this.#me
+    return row?.holder
   }
 }

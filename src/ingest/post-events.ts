@@ -159,10 +159,15 @@ function* values(body: Buffer, format: Format): Generator<unknown> {
 async function readBody(c: Context, encoding: string): Promise<Buffer> {
   const chunks: Uint8Array[] = []
   let size = 0
-  for await (const chunk of c.req.raw.body ?? []) {
-    size += chunk.byteLength
-    if (size > MAX_BYTES) throw tooLarge()
-    chunks.push(chunk)
+  try {
+    for await (const chunk of c.req.raw.body ?? []) {
+      size += chunk.byteLength
+      if (size > MAX_BYTES) throw tooLarge()
+      chunks.push(chunk)
+    }
+  } catch (error) {
+    // Whoever sent it has hung up, or sent garbage between its chunks: the caller's fault, whether it reads this or not.
+    throw error instanceof ApiError ? error : badRequest([{ parameter: 'body', message: 'was cut off' }], 'The body cannot be used.')
   }
   const body = Buffer.concat(chunks)
   if (encoding === 'identity') return body

@@ -163,7 +163,7 @@ export async function reconcile(
         if (!repair || found.length === 0) return
         await rewrite(store, rollups, found)
         result.repaired += found.length
-        for (const { tenant, start } of found) onRepaired(tenant, momentsOf(start, seconds))
+        for (const place of found) onRepaired(place.tenant, momentsOf(place.start, seconds))
       })
     }
   }

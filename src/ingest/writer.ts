@@ -49,6 +49,8 @@ interface Waiting {
 /** Rows a group holds at most: one block of ClickHouse, so that the insert is one atomic part. */
 const MAX_GROUP_EVENTS = 50_000
 const SEAL_CHECK_MS = 5_000
+/** With two seconds between two tries this is a few minutes. */
+const MAX_COMPLETIONS = 150
 /** A caller waits this long for its batch to be stored, then is told to come back; what is journalled is stored all the same. */
 const PATIENCE_MS = 10_000
 
@@ -395,6 +397,7 @@ export class Writer {
     const { lane, log } = this.#options
     for (const insert of inserts) {
       let again = sentBefore !== undefined
+      let completions = 0
       for (let wait = 50; ; wait = Math.min(wait * 2, 2_000)) {
         try {
           const turn = await lane.enter()
@@ -405,7 +408,7 @@ export class Writer {
             return
           }
           await this.#insert(insert)
-          if (again && insert.table === 'events') await this.#complete(insert)
+          if (again && insert.table === 'events') await this.#complete(insert, ++completions)
           break
         } catch (error) {
           log('error', 'an insert failed and is sent again', { table: insert.table, error: reasonOf(error) })
@@ -416,13 +419,18 @@ export class Writer {
     }
   }
 
-  /** See complete.ts. */
-  async #complete(insert: Insert): Promise<void> {
+  /** See complete.ts. What cannot be put right in minutes is left to `npm run reconcile`: it must not stop everything. */
+  async #complete(insert: Insert, attempt: number): Promise<void> {
     const { store, seals, log } = this.#options
-    const { events, days } = await completeEvents(store, seals, insert.rows, (rows) =>
-      this.#insert({ ...insert, rows, token: randomUUID() }),
-    )
-    if (events + days > 0) log('warn', 'an insert was cut off and had to be put right', { events, days })
+    try {
+      const { events, days } = await completeEvents(store, seals, insert.rows, (rows) =>
+        this.#insert({ ...insert, rows, token: randomUUID() }),
+      )
+      if (events + days > 0) log('warn', 'an insert was cut off and had to be put right', { events, days })
+    } catch (error) {
+      if (attempt < MAX_COMPLETIONS) throw error
+      log('error', 'an insert was cut off and cannot be put right: run npm run reconcile', { error: reasonOf(error) })
+    }
   }
 
   /**

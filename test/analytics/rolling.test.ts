@@ -130,7 +130,7 @@ test('a company without events', async () => {
   })
 })
 
-test('a window is of 24 hours: over a change of the clocks the series has a short day and a part of another', async () => {
+test('windows are of 24 hours: over a change of the clocks the series has a short day, part of another', async () => {
   const data = await service.data('rolling', { window: 2, endDate: '2026-03-09', timezone: 'America/New_York' })
   expect(data.startDate).toBe('2026-03-07T04:00:00.000Z')
   expect(

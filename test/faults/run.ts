@@ -22,7 +22,7 @@ import { running, World } from './world.ts'
 
 const USAGE = 'usage: npm run test:faults -- [--rounds 50] [--seed N] [--short]'
 /** A round lists every event this often; the others compare counts. */
-const FULL_EVERY = 5
+const FULL_EVERY = 10
 /** Callers are kept waiting for 10 s. */
 const AWAY_MS = 13_000
 const DISK_MB = 256
@@ -39,6 +39,9 @@ interface Tally extends Findings {
   serviceKills: number
   pauses: number
   cuts: number
+  daysAhead: number
+  completed: number
+  putRight: number
   away: number
   diskFull: number | string
   wrongReceipts: number
@@ -54,6 +57,9 @@ const tally: Tally = {
   serviceKills: 0,
   pauses: 0,
   cuts: 0,
+  daysAhead: 0,
+  completed: 0,
+  putRight: 0,
   away: 0,
   diskFull: 0,
   ...NOTHING,
@@ -141,6 +147,9 @@ function addCounts(world: World): void {
   tally.acknowledged += world.ledger.counts.stored
   tally.cuts += world.cuts
   tally.refusals += world.refusals
+  tally.daysAhead += world.daysAhead
+  tally.completed += world.logged('completing an insert of an earlier run')
+  tally.putRight += world.logged('an insert was cut off and had to be put right')
 }
 
 async function killRounds(dice: Dice): Promise<void> {
@@ -154,7 +163,7 @@ async function killRounds(dice: Dice): Promise<void> {
     for (let round = 1; round <= given.rounds; round++) {
       const what = await breakSomething(world, dice)
       tally.rounds++
-      await settle(world, `round ${round}, ${what}`, round % FULL_EVERY === 0)
+      await settle(world, `round ${round}, ${what}`, round % FULL_EVERY === 0 || round === given.rounds)
     }
     await goAway(world, 'goes on')
     if (!given.short) await goAway(world, 'is killed')
@@ -310,6 +319,9 @@ function printTable(): void {
     ['kills of the service', tally.serviceKills],
     ['pauses of ClickHouse', tally.pauses],
     ['connections cut', tally.cuts],
+    ['days the clock moved on', tally.daysAhead],
+    ['completed from the journal', tally.completed],
+    ['put right beyond that', tally.putRight],
     ['ClickHouse away', tally.away],
     ['disk full', tally.diskFull],
     ['lost', tally.lost],

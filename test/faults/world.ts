@@ -1,5 +1,6 @@
 /** A service, callers that write to it through a broken network, and what they know: all that a phase of the suite needs. */
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import { createServer, type AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { check, type Findings } from './check.ts'
@@ -20,6 +21,7 @@ export const running = new Set<World>()
 
 export class World {
   readonly #seed: number
+  readonly #logFile: string
   readonly ledger = new Ledger(TENANTS)
   readonly service: ServiceProcess
   #aheadMs = 0
@@ -30,6 +32,7 @@ export class World {
 
   private constructor(dataDir: string, logFile: string, port: number, seed: number, clock: Dice | null) {
     this.#seed = seed
+    this.#logFile = logFile
     // Some of the starts are days after the last one, so that spans come to their end: of 4 days, of 16, of 64.
     const ahead = (starts: number) => {
       if (clock && starts > 0) this.#aheadMs += clock.pick([0, 0, 1, 5, 5, 17]) * DAY
@@ -69,6 +72,16 @@ export class World {
   /** Epoch milliseconds on the service's clock. */
   get now(): number {
     return Date.now() + this.#aheadMs
+  }
+
+  /** How far the service's clock has been moved on. */
+  get daysAhead(): number {
+    return Math.round(this.#aheadMs / DAY)
+  }
+
+  /** How often the service has logged a message. */
+  logged(message: string): number {
+    return readFileSync(this.#logFile, 'utf8').split(`"message":"${message}"`).length - 1
   }
 
   get cuts(): number {

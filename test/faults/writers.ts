@@ -12,7 +12,7 @@ import type { Entry, Ledger } from './ledger.ts'
 /** Longer than the service lets a caller wait. */
 const REQUEST_TIMEOUT_MS = 15_000
 /** With more than this unanswered, a writer makes no new events until it has got rid of some. */
-const MAX_OPEN = 1_500
+const MAX_OPEN = 500
 const HOUR = 3_600_000
 const DAY = 24 * HOUR
 
@@ -109,7 +109,7 @@ export class Writer {
   /** New events, with some that were sent before, and some of them twice. */
   #mixed(tenant: string): Entry[] {
     const { dice, ledger } = this.#options
-    const entries = Array.from({ length: dice.chance(0.03) ? dice.between(200, 1_500) : dice.between(1, 40) }, () =>
+    const entries = Array.from({ length: dice.chance(0.01) ? dice.between(200, 1_500) : dice.between(1, 30) }, () =>
       this.#make(tenant, true),
     )
     if (dice.chance(0.3)) entries.push(...this.#takeOpen(tenant, dice.between(1, 60)))

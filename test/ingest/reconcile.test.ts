@@ -56,20 +56,20 @@ const change = (query: string) =>
 const spanOf = (instant: string, days: number) =>
   new Date(Math.floor(Date.parse(instant) / days / 86_400_000) * days * 86_400_000).toISOString().slice(0, 10)
 
-describe('planted drift', () => {
-  async function fill() {
-    const events = {
-      acme: someEvents({ count: 3_000, from: '2025-10-25', to: '2026-03-01', seed: 1 }),
-      globex: someEvents({ count: 1_000, from: '2026-01-10', to: '2026-03-01', seed: 2 }),
-    }
-    // Every quarter of an hour of the last day has something to lose.
-    events.acme.push(...someEvents({ count: 2_000, from: LAST_DAY, to: '2026-03-01', seed: 3, name: 'dense' }))
-    await service.store(events.acme)
-    await service.store(events.globex, { org: 'globex' })
-    const [acme, globex] = [await service.names.tenant('acme'), await service.names.tenant('globex')]
-    return { events, acme, globex }
+async function fill() {
+  const events = {
+    acme: someEvents({ count: 3_000, from: '2025-10-25', to: '2026-03-01', seed: 1 }),
+    globex: someEvents({ count: 1_000, from: '2026-01-10', to: '2026-03-01', seed: 2 }),
   }
+  // Every quarter of an hour of the last day has something to lose.
+  events.acme.push(...someEvents({ count: 2_000, from: LAST_DAY, to: '2026-03-01', seed: 3, name: 'dense' }))
+  await service.store(events.acme)
+  await service.store(events.globex, { org: 'globex' })
+  const [acme, globex] = [await service.names.tenant('acme'), await service.names.tenant('globex')]
+  return { events, acme, globex }
+}
 
+describe('planted drift', () => {
   test('is found where it is, level by level, and repaired while writers go on', async () => {
     service = await startService({ now: NOW, config: { CACHE_MB: '32' } })
     const { events, acme, globex } = await fill()
@@ -127,18 +127,19 @@ describe('planted drift', () => {
     const right = new Reference(events.globex, Date.parse(NOW)).metrics(ofGlobex)
     expect(await globexAnswers()).not.toEqual(right)
 
-    let repairing = true
+    const traffic = { ends: false }
     const writers = [4, 5].map(async (seed) => {
       let count = 0
-      for (let batch = 0; repairing && batch < 300; batch++) {
-        const more = someEvents({ count: 40, from: '2025-10-25', to: NOW, seed: seed * 1_000 + batch, name: `${seed}/${batch}` })
+      for (let batch = 0; !traffic.ends && batch < 300; batch++) {
+        const name = `${seed}/${batch}`
+        const more = someEvents({ count: 40, from: '2025-10-25', to: NOW, seed: seed * 1_000 + batch, name })
         await service.store(more)
         reference.add(more)
         count += more.length
       }
       return count
     })
-    const repair = await reconcile(true).finally(() => (repairing = false))
+    const repair = await reconcile(true).finally(() => (traffic.ends = true))
     const written = await Promise.all(writers)
     expect(repair.repaired).toBe(repair.drift.length)
     expect(places(repair)).toEqual(expected.sort())

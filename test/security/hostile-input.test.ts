@@ -6,16 +6,15 @@
  *     HOSTILE_SEED       repeats a run: a failure prints its seed, and fast-check shrinks it to the request it takes
  */
 import * as fc from 'fast-check'
-import { connect } from 'node:net'
-import type { AddressInfo } from 'node:net'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { listen } from '../../src/http/server.ts'
 import type { SentEvent } from '../reference.ts'
+import { talk } from '../sockets.ts'
 import { startService, type TestService } from '../support.ts'
 import { authorization } from '../tokens.ts'
-import { attack, escaped, FRAGMENTS, id, isId, PATHS, queryOf, type Attack, type Path } from './hostile.ts'
+import { attack, FRAGMENTS, id, isId, PATHS, queryOf, type Attack, type Path } from './hostile.ts'
 
 const REQUESTS = Number(process.env['HOSTILE_REQUESTS'] ?? 10_000)
 const SEED = process.env['HOSTILE_SEED'] === undefined ? Date.now() % 2 ** 31 : Number(process.env['HOSTILE_SEED'])
@@ -175,5 +174,259 @@ describe(`${REQUESTS} hostile requests, seed ${SEED}`, { timeout: 600_000 }, () 
     expect(sent()).toBeGreaterThanOrEqual(REQUESTS)
     // Not everything is refused at the door: some of it gets as far as ClickHouse.
     expect(tally.get(200)).toBeGreaterThan(REQUESTS / 50)
+  })
+})
+
+describe('a hostile id is an id like any other', { timeout: 300_000 }, () => {
+  /** Both companies hold the same events; where the one has a hostile id, the other has its harmless twin. */
+  const ids = [...new Set([...FRAGMENTS.filter(isId), ...fc.sample(id, { seed: SEED, numRuns: 30 })])]
+  const twins = new Map(ids.map((hostile, n) => [hostile, `twin ${n}`]))
+  const twinOf = (hostile: string) => twins.get(hostile) ?? 'nobody'
+  const WHOLE = { startDate: '2026-02-01', endDate: '2026-03-01' }
+  const tokens = { hostile: '', harmless: '' }
+
+  /** As many events for each id as its place in the list says, so that no two tie and lists have one order. */
+  const eventsOf = (name: (hostile: string) => string): SentEvent[] => {
+    let at = Date.parse('2026-02-01')
+    return ids.flatMap((hostile, place) =>
+      Array.from({ length: place + 1 }, (_, n): SentEvent => ({
+        id: n === 0 ? name(hostile) : `${place}/${n}`,
+        eventType: (['incomingMessages', 'outgoingMessages', 'tasksInitiated', 'tasksCompleted'] as const)[n % 4] ?? 'tasksCompleted',
+        timestamp: new Date((at += 300_000)).toISOString(),
+        assistant: name(hostile),
+        user: name(hostile),
+        cost: n / 8,
+        ...(n === 0 ? { model: name(hostile), traceId: name(hostile), metadata: { [name(hostile)]: [name(hostile)] } } : {}),
+      })),
+    )
+  }
+
+  beforeAll(async () => {
+    await service.store(eventsOf(String), { org: 'hostile' })
+    await service.store(eventsOf(twinOf), { org: 'harmless' })
+    tokens.hostile = await authorization(service, { org: 'hostile' })
+    tokens.harmless = await authorization(service, { org: 'harmless' })
+  })
+
+  /** An answer with every hostile id in it, as key or value, replaced by its twin; key and value pairs in their order. */
+  const mapped = (value: unknown): unknown => {
+    if (typeof value === 'string') return twins.get(value) ?? value
+    if (Array.isArray(value)) return value.map(mapped)
+    if (typeof value === 'object' && value !== null) return Object.entries(value).map(([name, of]) => [mapped(name), mapped(of)])
+    return value
+  }
+
+  const NEEDED: Record<Path, Array<[string, string]>> = {
+    overview: [],
+    metrics: [['period', 'week'], ...Object.entries(WHOLE)],
+    rolling: [['window', '30']],
+    events: [...Object.entries(WHOLE), ['limit', '1000']],
+    assistants: Object.entries(WHOLE),
+    'users/top': [...Object.entries(WHOLE), ['limit', '1000']],
+    snapshots: Object.entries(WHOLE),
+  }
+
+  /** The same asked of both companies must be told of both. */
+  async function same(path: Path, pairs: ReadonlyArray<readonly [string, string]>) {
+    const ask = async (token: string, given: typeof pairs) => {
+      const request = { method: 'GET', url: `/analytics/${path}?${queryOf([...NEEDED[path], ...given])}`, headers: { 'X-Request-Id': 'mine' } }
+      const { status, text, headers } = await send(request, token)
+      const isJson = headers.get('Content-Type')?.startsWith('application/json')
+      return { status, body: isJson ? JSON.parse(text) : text }
+    }
+    const filters = new Set(['assistant', 'user'])
+    const [hostile, harmless] = await Promise.all([
+      ask(tokens.hostile, pairs),
+      ask(tokens.harmless, pairs.map(([name, value]) => [name, filters.has(name) ? twinOf(value) : value])),
+    ])
+    const cursors = [hostile, harmless].map(({ body }) => {
+      const cursor = body.pagination?.nextCursor as string | null | undefined
+      if (cursor) body.pagination.nextCursor = 'another page'
+      return cursor
+    })
+    expect({ path, pairs, status: hostile.status, body: mapped(hostile.body) }).toEqual({
+      path,
+      pairs,
+      status: harmless.status,
+      body: mapped(harmless.body),
+    })
+    return { status: hostile.status, body: hostile.body, cursors }
+  }
+
+  test('whole answers differ from those about harmless ids in the ids alone', async () => {
+    for (const path of PATHS) {
+      const { status, body } = await same(path, [])
+      expect(status).toBe(200)
+      if (path === 'assistants' || path === 'users/top') {
+        const listed = body.data.map((entry: Record<string, string>) => entry['assistant'] ?? entry['user'])
+        expect(listed.toReversed()).toEqual(ids)
+      }
+    }
+  })
+
+  test('a filter by one finds its events and no others', async () => {
+    for (const [place, hostile] of ids.entries()) {
+      const filters = [[['assistant', hostile]], [['user', hostile]], [['assistant', hostile], ['user', hostile]]] as const
+      const filter = filters[place % 3] as (typeof filters)[number]
+      const { body } = await same('events', filter)
+      expect(body.pagination.total, JSON.stringify(filter)).toBe(place + 1)
+    }
+  })
+
+  test('pages whose cursors hold them follow each other without a gap', async () => {
+    let seen = 0
+    let cursors: Array<string | null | undefined> = []
+    do {
+      const ask = async (token: string, cursor: string | null | undefined) => {
+        const pairs: Array<[string, string]> = [...Object.entries(WHOLE), ['limit', '211'], ...(cursor ? [['cursor', cursor] as [string, string]] : [])]
+        const { text } = await send({ method: 'GET', url: `/analytics/events?${queryOf(pairs)}`, headers: {} }, token)
+        return JSON.parse(text)
+      }
+      const pages = await Promise.all([ask(tokens.hostile, cursors[0]), ask(tokens.harmless, cursors[1])])
+      expect(mapped(pages[0].data)).toEqual(mapped(pages[1].data))
+      seen += pages[0].data.length
+      cursors = pages.map(({ pagination }) => pagination.nextCursor)
+    } while (cursors[0])
+    expect(cursors).toEqual([null, null])
+    expect(seen).toBe((ids.length * (ids.length + 1)) / 2)
+  })
+
+  test('whatever is asked about some of them, stored or not, beside whatever else', async () => {
+    const anyId = fc.oneof({ weight: 3, arbitrary: fc.constantFrom(...ids) }, { weight: 2, arbitrary: id })
+    const about = fc.array(fc.tuple(fc.constantFrom('assistant', 'user'), anyId), { minLength: 1, maxLength: 4 })
+    const else_ = fc.constantFrom<Array<[string, string]>>(
+      [],
+      [],
+      [['timezone', 'Asia/Kathmandu']],
+      [['format', 'csv']],
+      [['eventType', 'incomingMessages']],
+      [['limit', '0']],
+      [['nonsense', '1']],
+      [['skip', '2']],
+    )
+    await fc.assert(
+      fc.asyncProperty(fc.constantFrom(...PATHS), about, else_, async (path, filters, more) => {
+        await same(path, [...filters, ...more])
+      }),
+      { numRuns: Math.ceil(REQUESTS / 25), seed: SEED },
+    )
+    expect(service.complaints).toEqual([])
+  })
+})
+
+describe('broken HTTP over a real socket', { timeout: 300_000 }, () => {
+  const HOST = 'Host: localhost'
+  const AUTH = () => `Authorization: ${bearer}`
+  const lines = (...given: string[]) => given.join('\r\n')
+  const get = (...headers: string[]) => lines('GET /analytics/overview HTTP/1.1', HOST, AUTH(), ...headers, '', '')
+  const post = (headers: string[], body: string) =>
+    lines('POST /analytics/events HTTP/1.1', HOST, AUTH(), 'Content-Type: application/json', ...headers, '', body)
+
+  /** Each by itself, and each with the end of the connection at its end. */
+  const BROKEN: Array<() => string | Uint8Array> = [
+    () => '',
+    () => '\r\n\r\n\r\n',
+    () => 'hello\r\n\r\n',
+    () => Uint8Array.from([0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3, ...Array.from({ length: 300 }, (_, n) => n % 256)]),
+    () => 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n',
+    () => 'GET /health/live HTTP/9.9\r\nHost: x\r\n\r\n',
+    () => 'GET /health/live HTTP/1.1\r\n\r\n',
+    () => 'GET /health/live\r\n\r\n',
+    () => 'get /health/live HTTP/1.1\r\nHost: x\r\n\r\n',
+    () => 'CONNECT localhost:1 HTTP/1.1\r\nHost: localhost:1\r\n\r\n',
+    () => lines('TRACE /analytics/overview HTTP/1.1', HOST, AUTH(), '', ''),
+    () => lines('OPTIONS * HTTP/1.1', HOST, '', ''),
+    () => lines('GET http://[::1/analytics/overview HTTP/1.1', HOST, '', ''),
+    () => lines('GET http://elsewhere.test/analytics/overview HTTP/1.1', HOST, AUTH(), '', ''),
+    () => lines('GET analytics/overview HTTP/1.1', HOST, AUTH(), '', ''),
+    () => lines('GET /analytics\\overview HTTP/1.1', HOST, AUTH(), '', ''),
+    () => lines('GET /analytics/overview#x HTTP/1.1', HOST, AUTH(), '', ''),
+    () => lines('GET /analytics/overview?\u00e9=\u00e9 HTTP/1.1', HOST, AUTH(), '', ''),
+    () => lines(`GET /analytics/overview?user=${'x'.repeat(20_000)} HTTP/1.1`, HOST, AUTH(), '', ''),
+    ...['?', '', ' ', 'a b', '[::1', 'x:99999', 'x:-1', '\u00e9', '%', '<>', 'a/b', 'a@b', '..', 'x'.repeat(5_000)].map(
+      (host) => () => lines('GET /analytics/overview HTTP/1.1', `Host: ${host}`, AUTH(), '', ''),
+    ),
+    () => get('Host: another'),
+    () => get(`X-Large: ${'x'.repeat(17_000)}`),
+    () => get(...Array.from({ length: 1_500 }, (_, n) => `X-${n}: 1`)),
+    () => get('no colon'),
+    () => get(': no name'),
+    () => get('Space : before'),
+    () => get('X-Folded: a', ' b'),
+    () => get('X-Nul: a\0b'),
+    () => get('X-Return: a\rb'),
+    () => get('Expect: 200-ok'),
+    () => get('Upgrade: websocket', 'Connection: Upgrade', 'Sec-WebSocket-Version: 13', 'Sec-WebSocket-Key: x'),
+    () => get('Upgrade: h2c', 'Connection: Upgrade, HTTP2-Settings', 'HTTP2-Settings: x'),
+    () => get('Content-Length: 5') + 'hello',
+    () => get('Transfer-Encoding: chunked') + '5\r\nhello\r\n0\r\n\r\n',
+    ...['-1', 'abc', '1e3', '0x5', '5, 5', '5\r\nContent-Length: 6', '18446744073709551616', '', ' ', '+5', '999999999'].map(
+      (length) => () => post([`Content-Length: ${length}`], '[{}]\n'),
+    ),
+    ...['chunked, identity', 'identity', 'gzip', 'chunked, chunked', 'xchunked', 'chunked\r\nContent-Length: 5'].map(
+      (coding) => () => post([`Transfer-Encoding: ${coding}`], '5\r\n[{}]\n\r\n0\r\n\r\n'),
+    ),
+    ...['zz', '-5', 'ffffffffffffffff', '10000000000000000', '5;ext=1', `5;${'x'.repeat(20_000)}`, '5 ', '', '0x5', '4'].map(
+      (size) => () => post(['Transfer-Encoding: chunked'], `${size}\r\n[{}]\n\r\n0\r\n\r\n`),
+    ),
+    () => post(['Transfer-Encoding: chunked'], '5\r\n[{}'),
+    () => post(['Transfer-Encoding: chunked'], '5\r\n[{}]\n\r\n0\r\nX-Trailer: \0\r\n\r\n'),
+    () => post(['Content-Length: 100'], '[{}]'),
+    () => post(['Content-Length: 2'], '[{}]'),
+    () => post(['Content-Length: 4', 'Expect: 100-continue'], '[{}]'),
+    () => post(['Content-Length: 4', 'Content-Encoding: gzip'], '[{}]'),
+    () => post(['Content-Length: 44'], lines('{}]', '', 'GET /operations/reconcile HTTP/1.1', 'x: x', '', '')),
+    () => get() + get() + 'garbage\r\n\r\n' + get(),
+    () => get().repeat(50),
+  ]
+
+  const proper = get0()
+  function get0() {
+    return fc.constantFrom(0, 1).map((kind) => (kind === 0 ? get() : post(['Content-Length: 4'], '[{}]')))
+  }
+  /** A proper request with some of its bytes turned into others, left out or repeated. */
+  const mutated = fc
+    .tuple(proper, fc.array(fc.tuple(fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true }), fc.nat(255), fc.nat(2)), { minLength: 1, maxLength: 4 }))
+    .map(([text, changes]) => {
+      const bytes = [...Buffer.from(text, 'latin1')]
+      for (const [where, byte, kind] of changes) bytes.splice(Math.floor(where * bytes.length), kind === 2 ? 0 : 1, ...(kind === 1 ? [] : [byte]))
+      return Uint8Array.from(bytes)
+    })
+
+  test('each gets a proper answer or none, and the next caller is served as ever', async () => {
+    const server = await listen(service.app.fetch, { host: '127.0.0.1', port: 0, headersMs: 1_000, requestMs: 2_000, quietMs: 10_000 })
+    try {
+      const payloads = [...BROKEN.map((make) => make()), ...fc.sample(mutated, { seed: SEED, numRuns: 250 })]
+      const tally = new Map<string, number>()
+      for (let at = 0; at < payloads.length; at += AT_ONCE) {
+        await Promise.all(
+          payloads.slice(at, at + AT_ONCE).flatMap((payload) =>
+            [false, true].map(async (hangUp) => {
+              const { answers, rest } = await talk(server, payload, { hangUp })
+              const what = `${JSON.stringify(Buffer.from(payload).toString('latin1').slice(0, 500))} ${hangUp ? 'and hung up' : ''}`
+              expect(rest, what).toBe('')
+              for (const answer of answers) {
+                const { status, body } = answer
+                tally.set(String(status), (tally.get(String(status)) ?? 0) + 1)
+                if (status === 100) continue
+                expect(status, what).toBeLessThan(500)
+                const parsed = JSON.parse(body || 'null')
+                const isProper = status === 200 ? parsed.success === true || parsed.status === 'ok' : parsed?.success === false && parsed.requestId
+                if (!isProper) throw new Error(`${what}: ${status} ${body}`)
+              }
+              if (answers.length === 0) tally.set('closed without a word', (tally.get('closed without a word') ?? 0) + 1)
+            }),
+          ),
+        )
+      }
+      console.info(`broken HTTP: ${[...tally].sort().map(([status, count]) => `${status}: ${count}`).join(', ')}`)
+      expect(service.complaints.slice(0, 3)).toEqual([])
+      const { answers } = await talk(server, get('Connection: close'))
+      expect(answers.map(({ status }) => status)).toEqual([200])
+      expect(Number(tally.get('closed without a word') ?? 0)).toBeLessThan(payloads.length / 10)
+    } finally {
+      server.closeAllConnections()
+      server.close()
+    }
   })
 })
