@@ -42,6 +42,8 @@ export interface AppParts {
 
 interface Env {
   Variables: { requestId: string }
+  /** What @hono/node-server passes on; nothing where the app is called directly. */
+  Bindings: { outgoing?: { destroy(): void } }
 }
 
 /** The seven endpoints of the product page. */
@@ -151,7 +153,7 @@ async function answer<E extends v.ObjectEntries>(
     try {
       const { headers, chunks } = await limits.run(principal.tenant, async () => open(await questionFor(signal)), signal)
       for (const [name, value] of Object.entries(headers)) c.header(name, value)
-      if (c.req.method !== 'HEAD') return c.body(sent(chunks, close))
+      if (c.req.method !== 'HEAD') return c.body(sent(chunks, close, (error) => breakOff(c, error, parts.log)))
     } catch (error) {
       close()
       throw error
@@ -180,24 +182,37 @@ interface Filters {
 }
 
 /** A body that is made as fast as the caller takes it; `done` is called once, however it ends. */
-function sent(chunks: AsyncIterator<Uint8Array>, done: () => void): ReadableStream<Uint8Array> {
+function sent(
+  chunks: AsyncIterator<Uint8Array>,
+  done: () => void,
+  failed: (error: unknown) => void,
+): ReadableStream<Uint8Array> {
   return new ReadableStream({
     async pull(controller) {
       try {
         const next = await chunks.next()
         if (!next.done) return controller.enqueue(next.value)
-        done()
         controller.close()
       } catch (error) {
-        done()
-        throw error
+        failed(error)
+        controller.error(error)
       }
+      done()
     },
     async cancel() {
       done()
       await chunks.return?.()
     },
   })
+}
+
+/** The status line is out already: all that is left to say is that this was not the end, by closing the connection. */
+function breakOff(c: Context<Env>, error: unknown, log: Log): void {
+  if (c.req.raw.signal.aborted) return
+  log('error', 'an answer broke off', { requestId: c.get('requestId'), path: c.req.path, cause: String(error) })
+  // Where there is a socket below. An error of the stream alone would be printed as it is, past the log.
+  const { outgoing } = (c.env as Env['Bindings'] | undefined) ?? {}
+  outgoing?.destroy()
 }
 
 /** 304 where the caller has the answer already, else the answer. Late events can change any range, so: `no-cache`. */

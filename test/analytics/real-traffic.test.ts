@@ -91,9 +91,7 @@ describe('the whole history', () => {
   ] as Array<[Path, Asked]>)('%s %j', (path, asked) => check(path, asked))
 
   test('the figures of the periods add up to those of the range', async () => {
-    const { data } = reference.events(ALL)
-    expect(data.length).toBe(50)
-    const rows: Array<{ total: number; cost: number }> = await service.data('metrics', { ...ALL, period: 'month' })
+    const rows: Array<{ total: number }> = await service.data('metrics', { ...ALL, period: 'month' })
     expect(rows.reduce((sum, { total }) => sum + total, 0)).toBe(events.length)
   })
 

@@ -1,5 +1,8 @@
 /** The cache and the limits as callers meet them: over the whole service, with answers kept. */
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { Store } from '../../src/clickhouse/store.ts'
+import { listen } from '../../src/http/server.ts'
+import { talk } from '../sockets.ts'
 import { startService, type TestService } from '../support.ts'
 import { authorization } from '../tokens.ts'
 
@@ -122,7 +125,34 @@ describe('exports', () => {
       expect(head.headers.get('Content-Disposition')).toBe('attachment; filename="snapshots-day-2020-01-01-2026-01-01.csv"')
       expect(await head.text()).toBe('')
     }
-    expect((await openExport()).status).toBe(200)
+    const last = await openExport()
+    expect(last.status).toBe(200)
+    await last.body?.cancel()
+  })
+
+  test('one whose source fails half way is broken off and logged, and counts no longer', async () => {
+    const printed = vi.spyOn(console, 'error')
+    const server = await listen(service.app.fetch, { host: '127.0.0.1', port: 0 })
+    const read = vi.spyOn(Store.prototype, 'read')
+    try {
+      read.mockImplementationOnce(() => Promise.resolve([]))
+      read.mockImplementation(() => Promise.reject(new Error('away')))
+      const address = '/analytics/snapshots?startDate=2020-01-01&endDate=2026-01-01&format=csv'
+      const token = await authorization(service, { org: 'exporter' })
+      const { answers, rest } = await talk(server, `GET ${address} HTTP/1.1\r\nHost: x\r\nAuthorization: ${token}\r\n\r\n`)
+      expect(answers, 'no answer that looks complete').toEqual([])
+      expect(rest).toContain('day,2020-01-01,')
+      expect(rest).not.toContain('away')
+      expect(service.complaints.splice(0).map((line) => JSON.parse(line).message)).toEqual(['an answer broke off'])
+      expect(printed).not.toHaveBeenCalled()
+    } finally {
+      vi.restoreAllMocks()
+      server.closeAllConnections()
+      server.close()
+    }
+    const after = await openExport()
+    expect(after.status).toBe(200)
+    await after.body?.cancel()
   })
 })
 
