@@ -185,7 +185,7 @@ interface Filters {
 function sent(
   chunks: AsyncIterator<Uint8Array>,
   done: () => void,
-  failed: (error: unknown) => void,
+  failed: (error: unknown) => boolean,
 ): ReadableStream<Uint8Array> {
   return new ReadableStream({
     async pull(controller) {
@@ -194,8 +194,7 @@ function sent(
         if (!next.done) return controller.enqueue(next.value)
         controller.close()
       } catch (error) {
-        failed(error)
-        controller.error(error)
+        if (!failed(error)) controller.error(error)
       }
       done()
     },
@@ -206,13 +205,17 @@ function sent(
   })
 }
 
-/** The status line is out already: all that is left to say is that this was not the end, by closing the connection. */
-function breakOff(c: Context<Env>, error: unknown, log: Log): void {
-  if (c.req.raw.signal.aborted) return
-  log('error', 'an answer broke off', { requestId: c.get('requestId'), path: c.req.path, cause: String(error) })
-  // Where there is a socket below. An error of the stream alone would be printed as it is, past the log.
+/**
+ * The status line is out already: all that is left to say is that this was not the end, by closing the connection.
+ * @returns whether there was one; an error of the stream would then be printed as it is, past the log
+ */
+function breakOff(c: Context<Env>, error: unknown, log: Log): boolean {
   const { outgoing } = (c.env as Env['Bindings'] | undefined) ?? {}
+  if (!c.req.raw.signal.aborted) {
+    log('error', 'an answer broke off', { requestId: c.get('requestId'), path: c.req.path, cause: String(error) })
+  }
   outgoing?.destroy()
+  return outgoing !== undefined
 }
 
 /** 304 where the caller has the answer already, else the answer. Late events can change any range, so: `no-cache`. */

@@ -1,4 +1,5 @@
 /** The cache and the limits as callers meet them: over the whole service, with answers kept. */
+import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { Store } from '../../src/clickhouse/store.ts'
 import { listen } from '../../src/http/server.ts'
@@ -136,7 +137,10 @@ describe('exports', () => {
     const read = vi.spyOn(Store.prototype, 'read')
     try {
       read.mockImplementationOnce(() => Promise.resolve([]))
-      read.mockImplementation(() => Promise.reject(new Error('away')))
+      read.mockImplementation(async () => {
+        await sleep(100)
+        throw new Error('away')
+      })
       const address = '/analytics/snapshots?startDate=2020-01-01&endDate=2026-01-01&format=csv'
       const token = await authorization(service, { org: 'exporter' })
       const { answers, rest } = await talk(server, `GET ${address} HTTP/1.1\r\nHost: x\r\nAuthorization: ${token}\r\n\r\n`)
