@@ -1,8 +1,7 @@
 /**
  * The same events and the same questions on PostgreSQL and on DuckDB, both set up as somebody would who likes them:
- * sorted by tenant and time, sensible indexes and memory, dense numbers to group by instead of strings, statements that
- * run on all cores. They may answer with numbers instead of names, and are asked in this process or over a local socket,
- * without a service in between.
+ * sorted by tenant and time, sensible indexes and memory, dense numbers to group by instead of strings. They may answer
+ * with numbers instead of names, and are asked in this process or over a local socket, without a service in between.
  */
 import { spawn, execFile, type ChildProcess } from 'node:child_process'
 import { createWriteStream } from 'node:fs'
@@ -218,7 +217,7 @@ function startPostgres(bin: string, data: string, socketDirectory: string, owner
     unix_socket_directories: socketDirectory,
     shared_buffers: `${Math.min(4_096, Math.floor(megabytes / 4))}MB`,
     effective_cache_size: `${Math.floor(megabytes / 2)}MB`,
-    work_mem: '256MB',
+    work_mem: '1GB',
     maintenance_work_mem: '1GB',
     max_wal_size: '8GB',
     wal_level: 'minimal',

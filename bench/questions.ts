@@ -255,9 +255,8 @@ function overview({ from, to }: Span, now: number, assistant?: string): Variant 
       `SELECT ${SUMS}, uniqExact(user) AS users, max(timestamp) AS last FROM events WHERE ${recent.raw}`,
     ],
     portable: [
-      byUser('0', span.portable),
-      `SELECT count(*) AS assistants FROM (SELECT DISTINCT assistant_no FROM events WHERE ${span.portable}) AS seen`,
-      byUser('0', recent.portable),
+      `SELECT ${PORTABLE_SUMS}, count(DISTINCT assistant_no) AS assistants FROM events WHERE ${span.portable}`,
+      `SELECT ${PORTABLE_SUMS}, max(ts) AS last FROM events WHERE ${recent.portable}`,
     ],
   }
 }
@@ -273,7 +272,7 @@ function rolling(to: number, assistant?: string, timezone?: string): Variant {
       `SELECT ${SUMS}, uniqExact(user) AS users FROM events WHERE ${both.raw} GROUP BY timestamp >= ${ch(from)}`,
       `SELECT ${raw} AS entry, ${SUMS}, uniqExact(user) AS users FROM events WHERE ${span.raw} GROUP BY entry ORDER BY entry`,
     ],
-    portable: [byUser(`ts >= ${literal(from)}`, both.portable), byUser(portable, span.portable)],
+    portable: [grouped(`ts >= ${literal(from)}`, both.portable), grouped(portable, span.portable)],
   }
 }
 
@@ -284,7 +283,7 @@ function daily(endpoint: 'metrics' | 'snapshots', range: Range, assistant?: stri
   return {
     path: path(endpoint, { period: 'day', startDate, endDate, timezone, assistant }),
     raw: [`SELECT ${raw} AS entry, ${SUMS}, uniqExact(user) AS users FROM events WHERE ${span.raw} GROUP BY entry ORDER BY entry`],
-    portable: [byUser(portable, span.portable)],
+    portable: [grouped(portable, span.portable)],
   }
 }
 
@@ -297,7 +296,7 @@ function monthly(range: Range): Variant {
     path: path('metrics', { period: 'month', startDate, endDate, timezone }),
     raw: [`SELECT toStartOfMonth(timestamp, '${zone}') AS entry, ${SUMS}, uniqExact(user) AS users
            FROM events WHERE ${span.raw} GROUP BY entry ORDER BY entry`],
-    portable: [byUser(`date_trunc('month', ${local(timezone)})`, span.portable)],
+    portable: [grouped(`date_trunc('month', ${local(timezone)})`, span.portable)],
   }
 }
 
@@ -309,10 +308,8 @@ function assistants(range: Range): Variant {
     raw: [`SELECT assistant, timestamp >= ${ch(from)} AS entry, ${SUMS}, uniqExact(user) AS users, max(timestamp) AS last
            FROM events WHERE ${both.raw} GROUP BY assistant, entry`],
     portable: [
-      `SELECT assistant_no, entry, sum(total) AS total, count(*) AS users, ${RESUMMED}, max(last) AS last
-       FROM (SELECT assistant_no, ts >= ${literal(from)} AS entry, user_no, ${PORTABLE_SUMS}, max(ts) AS last
-             FROM events WHERE ${both.portable} GROUP BY 1, 2, 3) AS by_user
-       GROUP BY 1, 2`,
+      `SELECT assistant_no, ts >= ${literal(from)} AS entry, ${PORTABLE_SUMS}, max(ts) AS last
+       FROM events WHERE ${both.portable} GROUP BY 1, 2`,
     ],
   }
 }
@@ -326,7 +323,7 @@ function usersTop(range: Range): Variant {
            FROM events WHERE ${span.raw} GROUP BY user ORDER BY total DESC, user LIMIT 10`],
     portable: [
       `WITH top AS (SELECT user_no FROM events WHERE ${span.portable} GROUP BY user_no ORDER BY count(*) DESC, user_no LIMIT 10)
-       SELECT user_no, ${PORTABLE_SUMS}, 0 AS users, count(DISTINCT assistant_no) AS assistants, max(ts) AS last
+       SELECT user_no, ${PORTABLE_COUNTS}, 0 AS users, count(DISTINCT assistant_no) AS assistants, max(ts) AS last
        FROM events WHERE ${span.portable} AND user_no IN (SELECT user_no FROM top)
        GROUP BY user_no ORDER BY total DESC`,
     ],
@@ -386,7 +383,7 @@ const SUMS = `
   sum(input_tokens) AS input,
   sum(output_tokens) AS output`
 
-const PORTABLE_SUMS = `
+const PORTABLE_COUNTS = `
   count(*) AS total,
   count(*) FILTER (WHERE event_type = 1) AS incoming,
   count(*) FILTER (WHERE event_type = 2) AS outgoing,
@@ -396,17 +393,11 @@ const PORTABLE_SUMS = `
   sum(input_tokens) AS input,
   sum(output_tokens) AS output`
 
-const RESUMMED = `
-  sum(incoming) AS incoming, sum(outgoing) AS outgoing, sum(initiated) AS initiated, sum(completed) AS completed,
-  sum(cost) AS cost, sum(input) AS input, sum(output) AS output`
+/** In both, count(DISTINCT) is faster than grouping by user first and counting the groups. */
+const PORTABLE_SUMS = `${PORTABLE_COUNTS}, count(DISTINCT user_no) AS users` as const
 
-/**
- * Grouping by user first and counting the groups is exact, runs on all cores and hashes; count(DISTINCT) sorts, on one.
- */
-const byUser = (entry: string, where: string) => `
-  SELECT entry, sum(total) AS total, count(*) AS users, ${RESUMMED}
-  FROM (SELECT ${entry} AS entry, user_no, ${PORTABLE_SUMS} FROM events WHERE ${where} GROUP BY 1, 2) AS by_user
-  GROUP BY 1 ORDER BY 1`
+const grouped = (entry: string, where: string) =>
+  `SELECT ${entry} AS entry, ${PORTABLE_SUMS} FROM events WHERE ${where} GROUP BY 1 ORDER BY 1`
 
 function path(endpoint: string, parameters: Record<string, string | undefined>): string {
   const query = new URLSearchParams()

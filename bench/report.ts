@@ -111,7 +111,8 @@ function latency({ floor, questions: measured }: Latencies, questions: readonly 
   p50.set(FLOOR, floor.p50)
   const rows = measured.map(({ name, service, client, raw, queries }) => {
     for (const { times, of, group } of questions.find((question) => question.name === name)?.targets ?? []) {
-      verdicts.push(atMost(group, name, service.p50 / (p50.get(of) ?? Number.NaN), times, of))
+      const base = p50.get(of)
+      if (base !== undefined) verdicts.push(atMost(group, name, service.p50 / base, times, of))
     }
     return [
       name,

@@ -161,8 +161,8 @@ async function answer<E extends v.ObjectEntries>(
     close()
     return c.body(null)
   }
-  // Only what asks ClickHouse takes one of the tenant's places, and it looks names up after the cache has noted the
-  // tenant's last write: a name that is written in between must not be kept as unknown.
+  // Only what asks ClickHouse takes one of the tenant's places. It looks names up after the cache has noted the tenant's
+  // last write: a name that is written in between must not be kept as unknown.
   const found = await parts.cache.find(key, tenant, now, signal, (asker) =>
     limits.run(
       principal.tenant,
@@ -271,8 +271,8 @@ function failure(c: Context<Env>, thrown: unknown, log: Log) {
   const requestId = c.get('requestId') ?? randomUUID()
   const error = toApiError(thrown)
   if (error.status >= 500) {
-    // A caller that has hung up, or is turned away by a limit, is no failure, and under overload a line for each would be
-    // one load more.
+    // A caller that has hung up, or is turned away by a limit, is no failure, and under overload a line for each would
+    // be one load more.
     const expected = c.req.raw.signal.aborted || (error.status === 503 && error.cause === undefined)
     log(expected ? 'debug' : error.status === 503 ? 'warn' : 'error', 'request failed', {
       requestId,

@@ -10,7 +10,7 @@ import { ConfigError, type Config } from './config.ts'
 import { AnswerCache } from './http/answer-cache.ts'
 import { createVerifier } from './http/auth.ts'
 import { loadLocalKey } from './http/local-key.ts'
-import { TenantLimits } from './http/limits.ts'
+import { PLACES, TenantLimits } from './http/limits.ts'
 import { operations, SelfCheck } from './http/operations.ts'
 import { Answers } from './ingest/answers.ts'
 import { Journal } from './ingest/journal.ts'
@@ -114,10 +114,12 @@ export async function createService(options: ServiceOptions) {
   })
   const shared = { store, names, seals, writer, verifier, clock, log }
   const selfCheck = new SelfCheck(shared, config.SELF_CHECK_MINUTES)
+  const { MAX_CONCURRENT_QUERIES: perTenant } = config
+  const places = config.CLICKHOUSE_URL === undefined ? PLACES.embedded : PLACES.server
   const app = createApp({
     ...shared,
     cache,
-    limits: new TenantLimits(config.RATE_LIMIT_PER_SECOND, config.MAX_CONCURRENT_QUERIES),
+    limits: new TenantLimits(config.RATE_LIMIT_PER_SECOND, perTenant, Math.max(places, perTenant)),
     operations: operations({ ...shared, onRepaired: (tenant, moments) => cache.stored(tenant, moments) }, selfCheck),
     corsOrigins: config.CORS_ORIGINS,
     ingestion: {

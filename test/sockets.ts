@@ -66,7 +66,10 @@ function parse(bytes: Buffer): { answers: RawAnswer[]; rest: string } {
   let at = 0
   while (at < bytes.length) {
     const end = bytes.indexOf('\r\n\r\n', at)
-    const [first = '', ...lines] = bytes.subarray(at, end === -1 ? at : end).toString('latin1').split('\r\n')
+    const [first = '', ...lines] = bytes
+      .subarray(at, end === -1 ? at : end)
+      .toString('latin1')
+      .split('\r\n')
     const status = Number(/^HTTP\/1\.1 (\d{3}) /.exec(first)?.[1])
     if (!status) break
     const headers = Object.fromEntries(
@@ -90,7 +93,7 @@ function contentOf(bytes: Buffer, from: number, headers: Record<string, string>)
     return end <= bytes.length ? { body: bytes.subarray(from, end).toString(), end } : null
   }
   const parts: Buffer[] = []
-  for (let at = from; ; ) {
+  for (let at = from; ;) {
     const line = bytes.indexOf('\r\n', at)
     if (line === -1) return null
     const size = Number.parseInt(bytes.subarray(at, line).toString('latin1'), 16)

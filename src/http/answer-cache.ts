@@ -1,9 +1,9 @@
 /**
  * Answers that are still right, kept so that a polling dashboard costs ClickHouse nothing.
  *
- * An answer is dropped when an event of its tenant is stored inside the range it covers, and expires soon where it depends
- * on the present. A question that is asked while the same one is under way shares its answer, unless something was stored
- * in between: whoever has seen a write acknowledged sees it in every later answer.
+ * An answer is dropped when an event of its tenant is stored inside the range it covers, and expires soon where it
+ * depends on the present. A question that is asked while the same one is under way shares its answer, unless something
+ * was stored in between: whoever has seen a write acknowledged sees it in every later answer.
  */
 import { createHash } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
@@ -87,7 +87,10 @@ export class AnswerCache {
   ): Promise<Kept> {
     const version = this.#versions.get(tenant) ?? 0
     const shared = this.#flights.get(key)
-    const flight = shared?.version === version && !shared.controller.signal.aborted ? shared : this.#start(key, tenant, version, now, find)
+    const flight =
+      shared?.version === version && !shared.controller.signal.aborted
+        ? shared
+        : this.#start(key, tenant, version, now, find)
     if (flight === shared) this.hits++
     else this.misses++
     flight.waiting++

@@ -2,11 +2,12 @@
  * How much is done at once, so that no tenant's load is another's outage and too much load is refused while there is
  * still time to do the rest well.
  *
- * A tenant asks at most `perSecond` times a second and has at most `concurrent` questions under way; all tenants together
- * have at most `total`. A question beyond that waits its turn. Tenants take turns, so one that asks much delays itself and
- * not the one that asks once. What waits is bounded in number and in time: a question is answered, or refused within
- * WAIT_MS. A 429 says that the tenant asks too much, a 503 that the service as a whole is too busy.
+ * A tenant asks at most `perSecond` times a second and has at most `concurrent` questions under way; all tenants
+ * together have at most `total`. A question beyond that waits its turn. Tenants take turns, so one that asks much
+ * delays itself and not the one that asks once. What waits is bounded in number and in time: a question starts, or is
+ * refused, within WAIT_MS. A 429 says that the tenant asks too much, a 503 that the service as a whole is too busy.
  */
+import { availableParallelism } from 'node:os'
 import { ApiError } from './errors.ts'
 
 interface Bucket {
@@ -29,14 +30,19 @@ interface Gate {
   readonly waiting: Waiter[]
 }
 
-/** Questions that may wait for each that may run; more are turned away. */
+/** Questions of one tenant that may wait for each of its that may run; more are turned away. */
 const WAITING_PER_RUNNING = 4
+/** The same for all tenants together: at 16 answers for each place in WAIT_MS, the last of them is still in time. */
+const WAITING_PER_PLACE = 16
 /** A question that waits longer than this would be answered late by a service that is too busy anyway. */
 export const WAIT_MS = 2_000
-/** Of tenants beyond this the one that has asked nothing for longest is forgotten: it starts again with a full second. */
+/** Beyond this the tenant that has asked nothing for longest is forgotten: it starts again with a full second. */
 const MAX_TENANTS = 10_000
-/** As many connections as the reader has to ClickHouse: what is let in does not wait a second time there. */
-const TOTAL = 64
+/**
+ * Questions of all tenants at once: as many as the service has connections for, so that what is let in does not wait a
+ * second time; and where ClickHouse shares the machine, only so many as keep it busy, since more make each one slower.
+ */
+export const PLACES = { server: 64, embedded: 4 * availableParallelism() }
 
 export class TenantLimits {
   readonly #perSecond: number
@@ -52,7 +58,7 @@ export class TenantLimits {
   /** Exports that are being sent, by tenant. */
   readonly #exports = new Map<string, number>()
 
-  constructor(perSecond: number, concurrent: number, total = Math.max(TOTAL, concurrent)) {
+  constructor(perSecond: number, concurrent: number, total: number = PLACES.server) {
     this.#perSecond = perSecond
     this.#concurrent = concurrent
     this.#total = total
@@ -150,7 +156,7 @@ export class TenantLimits {
     if (gate.waiting.length >= this.#concurrent * WAITING_PER_RUNNING) {
       throw refusal(429, 'Too many questions are being answered for this tenant.')
     }
-    if (this.#waiting >= this.#total * WAITING_PER_RUNNING) this.#makeRoom(gate)
+    if (this.#waiting >= this.#total * WAITING_PER_PLACE) this.#makeRoom(gate)
     const { promise, resolve, reject } = withResolvers()
     const waiter: Waiter = { enter: resolve, refuse: reject }
     const leave = () => this.#refuse(gate, waiter)

@@ -3,11 +3,13 @@
  * on an empty database, so all coarse levels are sealed up to its clock and every event is a late one; the other way
  * round, levels that are sealed after the events came, is in seals.test.ts.
  */
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { compare, PATHS, same, type Path } from '../compare.ts'
 import { EVENT_TYPES, Reference, type Asked, type SentEvent } from '../reference.ts'
 import { startService, type Params, type TestService } from '../support.ts'
 import { traffic } from '../traffic.ts'
+
+vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 })
 
 const { name, events } = traffic()
 console.info(`real traffic: ${name}, ${events.length} events`)
@@ -57,7 +59,7 @@ const reference = new Reference(events, NOW)
 beforeAll(async () => {
   service = await startService({ now: new Date(NOW).toISOString() })
   await service.store(events)
-}, 120_000)
+})
 afterAll(() => service.close())
 
 const check = (path: Path, asked: Asked) => compare(service, reference, path, asked)
@@ -259,7 +261,7 @@ describe('pages', () => {
   test('cursors lead through everything, in order, and nothing comes twice or is lost', async () => {
     const wanted = reference.events({ ...ALL, limit: events.length }).data
     same(await pages({ ...ALL, limit: 1000 }), wanted, 'all events')
-  }, 120_000)
+  })
 
   test('small pages, with filters', async () => {
     const asked: Asked = {
@@ -378,7 +380,7 @@ test(`150 random questions (TEST_SEED=${SEED})`, async () => {
     }
     await compare(service, reference, path, asked, `(TEST_SEED=${SEED}, question ${question})`)
   }
-}, 120_000)
+})
 
 // Last, because everything before it would answer twice as much if it failed.
 test('sending all of it again is only duplicates, and changes no figure anywhere', async () => {
@@ -393,7 +395,7 @@ test('sending all of it again is only duplicates, and changes no figure anywhere
     const { period: _, ...rest } = asked
     await check(path, path === 'metrics' || path === 'snapshots' ? asked : rest)
   }
-}, 120_000)
+})
 
 /** Everything that is stored, added up. */
 async function sums() {

@@ -13,21 +13,21 @@ import { excerpt } from '../traffic.ts'
 const DAY_MS = 86_400_000
 const BEGIN = '2004-12-20T00:00:00.000Z'
 
-const events = excerpt().filter(({ timestamp }) => timestamp < '2006-07')
+const events = excerpt().filter(({ timestamp }) => timestamp < '2006')
 const isLate = (_: unknown, index: number) => index % 11 === 0
 
 /** Ranges that lie within, end with and reach over spans of 4, 16 and 64 days. */
 const QUESTIONS: Array<[Path, Asked]> = [
-  ['metrics', { period: 'month', startDate: '2004-12-01', endDate: '2006-08-01', timezone: 'Asia/Kathmandu' }],
+  ['metrics', { period: 'month', startDate: '2004-12-01', endDate: '2006-04-01', timezone: 'Asia/Kathmandu' }],
   ['metrics', { period: 'week', startDate: '2005-11-30', endDate: '2006-01-09', assistant: ['ubotu'] }],
   ['rolling', { window: 90 }],
-  ['rolling', { window: 90, endDate: '2006-02-17T13:14:15.167Z', assistant: ['ubotu', 'channel_ubuntu'] }],
-  ['overview', { period: 'month', endDate: '2006-06-02' }],
-  ['events', { startDate: '2004-12-01', endDate: '2006-06-01T12:34:56.789Z', limit: 5 }],
-  ['assistants', { startDate: '2005-12-03T10:00', endDate: '2006-06-02', timezone: 'America/New_York' }],
-  ['users/top', { startDate: '2004-12-25T00:07:00.000Z', endDate: '2006-06-01T20:00', limit: 40 }],
-  ['users/top', { startDate: '2004-12-01', endDate: '2006-08-01', limit: 40 }],
-  ['snapshots', { startDate: '2005-05-17', endDate: '2006-06-02', period: 'month' }],
+  ['rolling', { window: 90, endDate: '2005-12-27T13:14:15.167Z', assistant: ['ubotu', 'channel_ubuntu'] }],
+  ['overview', { period: 'month', endDate: '2005-12-06' }],
+  ['events', { startDate: '2004-12-01', endDate: '2005-12-04T12:34:56.789Z', limit: 5 }],
+  ['assistants', { startDate: '2005-06-12T10:00', endDate: '2005-12-05', timezone: 'America/New_York' }],
+  ['users/top', { startDate: '2004-12-25T00:07:00.000Z', endDate: '2005-12-04T20:00', limit: 40 }],
+  ['users/top', { startDate: '2004-12-01', endDate: '2006-04-01', limit: 40 }],
+  ['snapshots', { startDate: '2005-05-17', endDate: '2005-12-05', period: 'month' }],
 ]
 
 async function ask(service: TestService, reference: Reference, hint: string) {
@@ -84,7 +84,7 @@ describe('sealing step by step', () => {
     const stragglers: SentEvent[] = []
     const last = Date.parse((events.at(-1) as SentEvent).timestamp)
     let steps = 0
-    for (let sent = 0, turn = 0; reference.now < last + 120 * DAY_MS; turn++) {
+    for (let sent = 0, turn = 0; reference.now < last + 90 * DAY_MS; turn++) {
       moveTo(reference.now + 11 * DAY_MS + 3_723_456)
       const come = events.slice(sent).filter(({ timestamp }) => Date.parse(timestamp) < reference.now)
       sent += come.length
@@ -98,7 +98,7 @@ describe('sealing step by step', () => {
       steps += await sealAll()
       if (turn % 9 === 0 || now.length > 0) await ask(service, reference, `after sealing, turn ${turn}`)
     }
-    expect(steps).toBeGreaterThan(150)
+    expect(steps).toBeGreaterThan(120)
     service.seals.sealedUntil.forEach((until, at) =>
       expect(until).toBeGreaterThan((sealedAtFirst[at] ?? 0) + 300 * 86_400),
     )
@@ -135,8 +135,8 @@ test('sealing by the service itself, while late events pour in from many callers
   try {
     const reference = new Reference(events, BEGIN)
     await service.store(events.filter(({ timestamp }) => timestamp < BEGIN))
-    service.setNow('2006-09-20T00:00:00.000Z')
-    reference.now = Date.parse('2006-09-20T00:00:00.000Z')
+    service.setNow('2006-03-20T00:00:00.000Z')
+    reference.now = Date.parse('2006-03-20T00:00:00.000Z')
     const first = service.seals.sealedUntil
     await vi.waitFor(() => expect(service.seals.sealedUntil).not.toEqual(first), { timeout: 60_000 })
     // Small batches in no order, a few at a time, so that spans are sealed between them.

@@ -86,7 +86,12 @@ function endEverything(): void {
 process.on('exit', endEverything)
 // Whoever reads the output may be gone.
 process.stdout.on('error', () => {})
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => process.exit(130))
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.on(signal, () => {
+    printTable()
+    process.exit(130)
+  })
+}
 const deadline = setTimeout(() => {
   say(`the suite gives up after ${deadlineMs(given.rounds) / 1_000} s`)
   printTable()

@@ -40,7 +40,10 @@ function question(covers: Range = PAST) {
   }
 }
 
-const answered = (text: string, covers: Range = PAST) => () => Promise.resolve({ body: text, covers })
+const answered =
+  (text: string, covers: Range = PAST) =>
+  () =>
+    Promise.resolve({ body: text, covers })
 const here = () => new AbortController().signal
 
 async function keep(cache: AnswerCache, key: string, { tenant = ACME, covers = PAST, text = key } = {}) {
@@ -56,7 +59,7 @@ describe('what is kept', () => {
     expect(cache.misses).toBe(1)
   })
 
-  test('an event inside of the range drops the answer, one at its end or outside does not: ranges are half-open', async () => {
+  test('an event inside of the half-open range drops the answer, one at its end or outside does not', async () => {
     const cases: Array<[timestamps: number[], kept: boolean]> = [
       [[999], true],
       [[1_000], false],
@@ -214,7 +217,7 @@ describe('a write that was acknowledged is seen by whoever asks afterwards', () 
     expect(body(cache.get('q', NOW)), 'the old one came last and must not be kept').toBe('new')
   })
 
-  test('a tenant nobody has written to has no number yet, so no event would drop its answers: they are not kept', async () => {
+  test('answers of a tenant without a number are not kept: no event would ever drop them', async () => {
     const cache = new AnswerCache(1)
     await keep(cache, 'q', { tenant: NO_NUMBER, text: 'nothing' })
     expect(cache.get('q', NOW)).toBeUndefined()
@@ -243,7 +246,11 @@ describe('tenants', () => {
     cache.stored(GLOBEX, [1_500])
     slow.give('kept')
     await asking
-    expect(['acme', 'globex', 'acme, slow'].map((key) => body(cache.get(key, NOW)))).toEqual(['acme', undefined, 'kept'])
+    expect(['acme', 'globex', 'acme, slow'].map((key) => body(cache.get(key, NOW)))).toEqual([
+      'acme',
+      undefined,
+      'kept',
+    ])
   })
 })
 

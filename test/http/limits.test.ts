@@ -41,7 +41,7 @@ function questions(limits: TenantLimits) {
 }
 
 describe('requests a second', () => {
-  test('a burst passes up to a second\'s worth and not one request further', async () => {
+  test("a burst passes up to a second's worth and not one request further", async () => {
     const limits = new TenantLimits(10, 1)
     spend(limits, 'acme', 10, 0)
     expect(await refused(() => limits.count('acme', 0))).toEqual({
@@ -52,7 +52,7 @@ describe('requests a second', () => {
     })
   })
 
-  test('requests come back at the rate, not all at once, and never pile up beyond a second\'s worth', async () => {
+  test("requests come back at the rate, not all at once, and never pile up beyond a second's worth", async () => {
     const limits = new TenantLimits(10, 1)
     spend(limits, 'acme', 10, 0)
     spend(limits, 'acme', 3, 300)
@@ -175,12 +175,13 @@ describe('questions at a time', () => {
   test('all tenants together stay within what ClickHouse is asked at a time', () => {
     const limits = new TenantLimits(1, 4, 10)
     const { ask, started } = questions(limits)
-    for (let tenant = 0; tenant < 5; tenant++) for (let n = 0; n < 4; n++) void ask(`tenant ${tenant}`, `${tenant}/${n}`)
+    for (let tenant = 0; tenant < 5; tenant++)
+      for (let n = 0; n < 4; n++) void ask(`tenant ${tenant}`, `${tenant}/${n}`)
     expect(started).toHaveLength(10)
     expect(limits.load).toEqual({ running: 10, waiting: 10 })
   })
 
-  test('a tenant with one question waits for one of its neighbour\'s, not for all of them', async () => {
+  test("a tenant with one question waits for one of its neighbour's, not for all of them", async () => {
     const limits = new TenantLimits(1, 8, 1)
     const { ask, end, started } = questions(limits)
     for (let n = 0; n < 4; n++) void ask('busy', `busy ${n}`)
@@ -206,11 +207,14 @@ describe('questions at a time', () => {
     const limits = new TenantLimits(1, 100, 1)
     const { ask, end, started } = questions(limits)
     void ask('busy', 'busy')
-    const waiting = Array.from({ length: 4 }, (_, n) => ask('busy', `busy ${n}`))
+    const waiting = Array.from({ length: 16 }, (_, n) => ask('busy', `busy ${n}`))
     expect(await refused(ask('busy', 'one more'))).toMatchObject({ status: 503, headers: { 'Retry-After': '1' } })
     void ask('quiet', 'quiet')
-    expect(await refused(waiting[3] as Promise<unknown>)).toMatchObject({ status: 503, headers: { 'Retry-After': '1' } })
-    expect(limits.load).toEqual({ running: 1, waiting: 4 })
+    expect(await refused(waiting[15] as Promise<unknown>)).toMatchObject({
+      status: 503,
+      headers: { 'Retry-After': '1' },
+    })
+    expect(limits.load).toEqual({ running: 1, waiting: 16 })
     for (const name of ['busy', 'busy 0']) await end(name)
     expect(started).toEqual(['busy', 'busy 0', 'quiet'])
   })
@@ -230,7 +234,9 @@ describe('questions at a time', () => {
         await new Promise((resolve) => void setTimeout(resolve, random(1_500)))
         running--
       }
-      asked.push(limits.run(tenant, work, caller.signal).catch((error: unknown) => expect(error).toBeInstanceOf(ApiError)))
+      asked.push(
+        limits.run(tenant, work, caller.signal).catch((error: unknown) => expect(error).toBeInstanceOf(ApiError)),
+      )
       if (random(5) === 0) setTimeout(() => caller.abort(), random(3_000))
       await vi.advanceTimersByTimeAsync(random(60))
     }

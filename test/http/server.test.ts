@@ -41,7 +41,13 @@ const endless = () =>
 
 let server: Server
 beforeAll(async () => {
-  server = await listen(answer, { host: '127.0.0.1', port: 0, headersMs: HEADERS_MS, requestMs: REQUEST_MS, quietMs: QUIET_MS })
+  server = await listen(answer, {
+    host: '127.0.0.1',
+    port: 0,
+    headersMs: HEADERS_MS,
+    requestMs: REQUEST_MS,
+    quietMs: QUIET_MS,
+  })
 })
 afterAll(() => {
   server.closeAllConnections()
@@ -88,7 +94,10 @@ describe('slow callers', () => {
     socket.on('error', () => {})
     socket.pause()
     socket.write('GET /endless HTTP/1.1\r\nHost: x\r\n\r\n')
-    const inUse = () => new Promise<number>((resolve, reject) => void server.getConnections((error, count) => (error ? reject(error) : resolve(count))))
+    const inUse = () =>
+      new Promise<number>(
+        (resolve, reject) => void server.getConnections((error, count) => (error ? reject(error) : resolve(count))),
+      )
     await vi.waitFor(async () => expect(await inUse()).toBeGreaterThan(0))
     await sleep(500)
     const before = made
@@ -104,7 +113,13 @@ describe('what cannot be read', () => {
     ['no HTTP', 'hello\r\n\r\n', 400, 'bad_request', 'The request cannot be read.'],
     ['no host', 'GET / HTTP/1.1\r\n\r\n', 400, 'bad_request', 'The request cannot be read.'],
     ['a host that is none', 'GET / HTTP/1.1\r\nHost: ?\r\n\r\n', 400, 'bad_request', 'The request cannot be read.'],
-    ['two lengths', 'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx', 400, 'bad_request', 'The request cannot be read.'],
+    [
+      'two lengths',
+      'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx',
+      400,
+      'bad_request',
+      'The request cannot be read.',
+    ],
     [
       'a length and chunks, which two servers in a row would read as two requests and as one',
       'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n',
@@ -112,9 +127,27 @@ describe('what cannot be read', () => {
       'bad_request',
       'The request cannot be read.',
     ],
-    ['large headers', `GET / HTTP/1.1\r\nHost: x\r\nX: ${'x'.repeat(17_000)}\r\n\r\n`, 431, 'headers_too_large', 'Headers may hold 16384 bytes together.'],
-    ['a long address', `GET /${'x'.repeat(17_000)} HTTP/1.1\r\nHost: x\r\n\r\n`, 431, 'headers_too_large', 'Headers may hold 16384 bytes together.'],
-    ['an expectation', 'GET / HTTP/1.1\r\nHost: x\r\nExpect: cake\r\n\r\n', 417, 'expectation_failed', 'Expect may say 100-continue.'],
+    [
+      'large headers',
+      `GET / HTTP/1.1\r\nHost: x\r\nX: ${'x'.repeat(17_000)}\r\n\r\n`,
+      431,
+      'headers_too_large',
+      'Headers may hold 16384 bytes together.',
+    ],
+    [
+      'a long address',
+      `GET /${'x'.repeat(17_000)} HTTP/1.1\r\nHost: x\r\n\r\n`,
+      431,
+      'headers_too_large',
+      'Headers may hold 16384 bytes together.',
+    ],
+    [
+      'an expectation',
+      'GET / HTTP/1.1\r\nHost: x\r\nExpect: cake\r\n\r\n',
+      417,
+      'expectation_failed',
+      'Expect may say 100-continue.',
+    ],
   ]
 
   test.each(CASES)('%s: the usual form, and the connection is closed', async (_, request, status, code, message) => {
@@ -132,16 +165,20 @@ describe('what cannot be read', () => {
   })
 
   test('garbage behind a request does not end up in the middle of its answer', async () => {
-    const { answers, rest } = await talk(server, 'GET /slow HTTP/1.1\r\nHost: x\r\n\r\ngarbage\r\n\r\n', { patienceMs: 1_500 })
+    const { answers, rest } = await talk(server, 'GET /slow HTTP/1.1\r\nHost: x\r\n\r\ngarbage\r\n\r\n', {
+      patienceMs: 1_500,
+    })
     expect(rest).toBe('')
     expect(answers).toHaveLength(1)
     const garbage = connect((server.address() as AddressInfo).port, '127.0.0.1')
     let bytes = 0
     let text = ''
-    garbage.on('error', () => {}).on('data', (chunk) => {
-      bytes += chunk.length
-      text = (text + chunk.toString('latin1')).slice(-100_000)
-    })
+    garbage
+      .on('error', () => {})
+      .on('data', (chunk) => {
+        bytes += chunk.length
+        text = (text + chunk.toString('latin1')).slice(-100_000)
+      })
     const closed = new Promise((resolve) => void garbage.once('close', resolve))
     garbage.write('GET /endless HTTP/1.1\r\nHost: x\r\n\r\n')
     await vi.waitFor(() => expect(bytes).toBeGreaterThan(1_000_000))
@@ -154,7 +191,9 @@ describe('what cannot be read', () => {
 describe('an export whose source fails half way', () => {
   test('is broken off, so that nobody takes it for whole, and says nothing of why', async () => {
     vi.spyOn(console, 'error').mockImplementation(() => {})
-    const { answers, rest, closedAfter } = await talk(server, 'GET /broken HTTP/1.1\r\nHost: x\r\n\r\n', { patienceMs: 1_500 })
+    const { answers, rest, closedAfter } = await talk(server, 'GET /broken HTTP/1.1\r\nHost: x\r\n\r\n', {
+      patienceMs: 1_500,
+    })
     // Not one whole answer: the last chunk, which says that this was all, never came.
     expect(answers).toEqual([])
     expect(rest).toContain('row\r\n')

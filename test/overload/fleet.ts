@@ -53,8 +53,8 @@ export function* fleet(events: number, now: number): Generator<Call> {
 }
 
 /**
- * One call of the mix. Most questions are about ranges that nobody has asked about before, so that they reach ClickHouse;
- * a fifth are what a screen on the wall asks every few seconds, which the service answers from memory.
+ * One call of the mix. Most questions are about ranges that nobody has asked about before, so that they reach
+ * ClickHouse; a fifth are what a screen on the wall asks every few seconds, which the service answers from memory.
  */
 export function callOf(random: () => number, now: number): Call {
   const company = companyFor(random)

@@ -150,7 +150,18 @@ const DATES = [
   "2026-02-01' OR 1=1",
 ]
 
-const ZONES = ['UTC', 'utc', 'Europe/Berlin', '../../etc/localtime', 'UTC\0', 'PST', '+05:45', 'Etc/GMT+14', 'posix/UTC', 'x'.repeat(65)]
+const ZONES = [
+  'UTC',
+  'utc',
+  'Europe/Berlin',
+  '../../etc/localtime',
+  'UTC\0',
+  'PST',
+  '+05:45',
+  'Etc/GMT+14',
+  'posix/UTC',
+  'x'.repeat(65),
+]
 
 const RIGHT: Record<string, string[]> = {
   startDate: ['2026-02-01', '2026-02-20T10:00', '2026-02-10T03:07:41.123Z'],
@@ -218,10 +229,18 @@ export const queryOf = (pairs: ReadonlyArray<readonly [string, string]>): string
 /** Any text: fragments, mixtures of them, everything that Unicode has, lone surrogates, NUL. */
 export const text: fc.Arbitrary<string> = fc.oneof(
   { weight: 4, arbitrary: fc.constantFrom(...FRAGMENTS) },
-  { weight: 3, arbitrary: fc.array(fc.constantFrom(...FRAGMENTS), { minLength: 2, maxLength: 4 }).map((parts) => parts.join('')) },
+  {
+    weight: 3,
+    arbitrary: fc.array(fc.constantFrom(...FRAGMENTS), { minLength: 2, maxLength: 4 }).map((parts) => parts.join('')),
+  },
   { weight: 2, arbitrary: fc.string({ unit: 'binary', maxLength: 40 }) },
   { weight: 1, arbitrary: fc.string({ unit: 'grapheme', maxLength: 40 }) },
-  { weight: 1, arbitrary: fc.array(fc.integer({ min: 0, max: 0xffff }), { maxLength: 20 }).map((units) => String.fromCharCode(...units)) },
+  {
+    weight: 1,
+    arbitrary: fc
+      .array(fc.integer({ min: 0, max: 0xffff }), { maxLength: 20 })
+      .map((units) => String.fromCharCode(...units)),
+  },
   { weight: 1, arbitrary: fc.constantFrom('\0', 'a\0b', 'x'.repeat(257), '👩'.repeat(129), 'x'.repeat(9_000)) },
 )
 
@@ -235,13 +254,19 @@ const valueOf = (name: string): fc.Arbitrary<string> =>
     { weight: 3, arbitrary: text },
     { weight: 2, arbitrary: fc.constantFrom(...NUMBERS) },
     { weight: 2, arbitrary: fc.constantFrom(...DATES) },
-    { weight: 1, arbitrary: fc.tuple(fc.constantFrom<unknown>(0, 1e12, -1, 1e300, null, 'x', 2 ** 42), text).map(cursorOf) },
+    {
+      weight: 1,
+      arbitrary: fc.tuple(fc.constantFrom<unknown>(0, 1e12, -1, 1e300, null, 'x', 2 ** 42), text).map(cursorOf),
+    },
   )
 
 export const cursorOf = (position: readonly unknown[]) => Buffer.from(JSON.stringify(position)).toString('base64url')
 
 const parameter: fc.Arbitrary<[string, string]> = fc.oneof(
-  { weight: 6, arbitrary: fc.constantFrom(...NAMES).chain((name) => valueOf(name).map((value): [string, string] => [name, value])) },
+  {
+    weight: 6,
+    arbitrary: fc.constantFrom(...NAMES).chain((name) => valueOf(name).map((value): [string, string] => [name, value])),
+  },
   { weight: 1, arbitrary: fc.tuple(fc.oneof(fc.constantFrom(...STRANGE_NAMES), text), text) },
 )
 
@@ -276,11 +301,18 @@ const get = (path: string, query: string, headers: Record<string, string> = {}):
 })
 
 const query = fc
-  .record({ path: fc.constantFrom(...PATHS), pairs: fc.array(parameter, { minLength: 1, maxLength: 5 }), head: fc.nat(20) })
+  .record({
+    path: fc.constantFrom(...PATHS),
+    pairs: fc.array(parameter, { minLength: 1, maxLength: 5 }),
+    head: fc.nat(20),
+  })
   .map(({ path, pairs, head }): Attack => ({ ...get(path, queryOf(pairs)), method: head === 0 ? 'HEAD' : 'GET' }))
 
 const rawQuery = fc
-  .record({ path: fc.constantFrom(...PATHS), raw: fc.array(fc.oneof(fc.constantFrom(...RAW_QUERIES), printable(60)), { minLength: 1, maxLength: 3 }) })
+  .record({
+    path: fc.constantFrom(...PATHS),
+    raw: fc.array(fc.oneof(fc.constantFrom(...RAW_QUERIES), printable(60)), { minLength: 1, maxLength: 3 }),
+  })
   .map(({ path, raw }) => get(path, raw.join('&')))
 
 /** ASCII that a URL or a header can hold as it is. */
@@ -319,22 +351,67 @@ const address = fc
 
 /** What a header can hold: Latin-1 without line ends and NUL. */
 const headerText = fc
-  .oneof(text, fc.constantFrom('gzip, br;q=0', '*/*;q=0', 'text/csv;q=2', 'a'.repeat(9_000), ',,,,', '"', 'W/"x", *', 'application/json, text/csv'))
-  .map((given) => Buffer.from(given).toString('latin1').replaceAll(/[\0\r\n]/g, '').trim())
+  .oneof(
+    text,
+    fc.constantFrom(
+      'gzip, br;q=0',
+      '*/*;q=0',
+      'text/csv;q=2',
+      'a'.repeat(9_000),
+      ',,,,',
+      '"',
+      'W/"x", *',
+      'application/json, text/csv',
+    ),
+  )
+  .map((given) =>
+    Buffer.from(given)
+      .toString('latin1')
+      .replaceAll(/[\0\r\n]/g, '')
+      .trim(),
+  )
 
-const HEADERS = ['Accept', 'Authorization', 'If-None-Match', 'X-Request-Id', 'Origin', 'Cookie', 'Content-Type', 'Host', 'X-Forwarded-For']
+const HEADERS = [
+  'Accept',
+  'Authorization',
+  'If-None-Match',
+  'X-Request-Id',
+  'Origin',
+  'Cookie',
+  'Content-Type',
+  'Host',
+  'X-Forwarded-For',
+]
 
 const header = fc
-  .record({ path: fc.constantFrom('overview', 'snapshots', 'events'), name: fc.constantFrom(...HEADERS), value: headerText, cheap: fc.nat(9) })
+  .record({
+    path: fc.constantFrom('overview', 'snapshots', 'events'),
+    name: fc.constantFrom(...HEADERS),
+    value: headerText,
+    cheap: fc.nat(9),
+  })
   .map(({ path, name, value, cheap }) =>
-    get(path, cheap === 0 && path !== 'overview' ? 'startDate=2026-02-01&endDate=2026-02-20' : 'limit=x', { [name]: value }),
+    get(path, cheap === 0 && path !== 'overview' ? 'startDate=2026-02-01&endDate=2026-02-20' : 'limit=x', {
+      [name]: value,
+    }),
   )
 
 /** Tokens that are nearly one; `TOKEN` stands for a good one. */
 const token = fc
   .oneof(
-    fc.constantFrom('Bearer', 'Bearer ', 'bearer TOKEN.', 'Bearer TOKENx', 'Basic TOKEN', 'Bearer TOKEN TOKEN', 'Bearer ..', 'Bearer a.b.c'),
-    fc.constantFrom('none', 'None', 'HS256', 'RS256', '').map((alg) => `Bearer ${jwt({ alg, typ: 'JWT' }, { org: 'acme', exp: 9e9 })}`),
+    fc.constantFrom(
+      'Bearer',
+      'Bearer ',
+      'bearer TOKEN.',
+      'Bearer TOKENx',
+      'Basic TOKEN',
+      'Bearer TOKEN TOKEN',
+      'Bearer ..',
+      'Bearer a.b.c',
+    ),
+    fc
+      .constantFrom('none', 'None', 'HS256', 'RS256', '')
+      .map((alg) => `Bearer ${jwt({ alg, typ: 'JWT' }, { org: 'acme', exp: 9e9 })}`),
     fc.jsonValue().map((payload) => `Bearer ${jwt({ alg: 'HS256' }, payload)}`),
     headerText.map((value) => `Bearer ${value}`),
     fc.constant(`Bearer ${'a'.repeat(9_000)}`),
@@ -355,14 +432,40 @@ const EVENT = {
 const json = fc.oneof(
   text.map((given) => JSON.stringify(given)),
   fc.json({ maxDepth: 3, noUnicodeString: false } as fc.JsonSharedConstraints),
-  fc.constantFrom('1e999', '-0', '1E400', '9007199254740993', '1.0000000000000000001', '[[]]', '{"__proto__":{"x":1}}', '"\\ud800"', '"\\u0000"', 'null'),
+  fc.constantFrom(
+    '1e999',
+    '-0',
+    '1E400',
+    '9007199254740993',
+    '1.0000000000000000001',
+    '[[]]',
+    '{"__proto__":{"x":1}}',
+    '"\\ud800"',
+    '"\\u0000"',
+    'null',
+  ),
 )
 
-const FIELDS = ['id', 'eventType', 'timestamp', 'assistant', 'user', 'cost', 'inputTokens', 'outputTokens', 'model', 'traceId', 'metadata']
+const FIELDS = [
+  'id',
+  'eventType',
+  'timestamp',
+  'assistant',
+  'user',
+  'cost',
+  'inputTokens',
+  'outputTokens',
+  'model',
+  'traceId',
+  'metadata',
+]
 
 /** A proper event but for one field or two, which may also come twice or be no field at all. */
 const eventText = fc
-  .array(fc.tuple(fc.oneof(fc.constantFrom(...FIELDS), fc.constantFrom('__proto__', 'constructor', 'tenant'), text), json), { minLength: 1, maxLength: 2 })
+  .array(
+    fc.tuple(fc.oneof(fc.constantFrom(...FIELDS), fc.constantFrom('__proto__', 'constructor', 'tenant'), text), json),
+    { minLength: 1, maxLength: 2 },
+  )
   .map((odd) => {
     const proper = Object.entries(EVENT).map(([name, value]) => `${JSON.stringify(name)}:${JSON.stringify(value)}`)
     return `{${[...proper, ...odd.map(([name, value]) => `${JSON.stringify(name)}:${value}`)].join(',')}}`
@@ -414,18 +517,48 @@ const BOMBS: Array<Pick<Attack, 'headers' | 'body'>> = [
   { headers: JSON_TYPE, body: Buffer.alloc(2 * MEBIBYTE, 91) },
 ]
 
-const post = (parts: Pick<Attack, 'headers' | 'body'>): Attack => ({ method: 'POST', url: '/analytics/events', ...parts })
+const post = (parts: Pick<Attack, 'headers' | 'body'>): Attack => ({
+  method: 'POST',
+  url: '/analytics/events',
+  ...parts,
+})
 
 const body = fc.oneof(
-  { weight: 20, arbitrary: fc.array(eventText, { minLength: 1, maxLength: 3 }).map((events) => post({ headers: JSON_TYPE, body: `[${events.join(',')}]` })) },
-  { weight: 10, arbitrary: fc.array(fc.oneof(eventText, json, text), { maxLength: 4 }).map((lines) => post({ headers: LINES_TYPE, body: bytesOf(lines.join('\n')) })) },
+  {
+    weight: 20,
+    arbitrary: fc
+      .array(eventText, { minLength: 1, maxLength: 3 })
+      .map((events) => post({ headers: JSON_TYPE, body: `[${events.join(',')}]` })),
+  },
+  {
+    weight: 10,
+    arbitrary: fc
+      .array(fc.oneof(eventText, json, text), { maxLength: 4 })
+      .map((lines) => post({ headers: LINES_TYPE, body: bytesOf(lines.join('\n')) })),
+  },
   { weight: 10, arbitrary: json.map((value) => post({ headers: JSON_TYPE, body: value })) },
-  { weight: 10, arbitrary: fc.uint8Array({ maxLength: 200 }).map((bytes) => post({ headers: JSON_TYPE, body: bytes })) },
+  {
+    weight: 10,
+    arbitrary: fc.uint8Array({ maxLength: 200 }).map((bytes) => post({ headers: JSON_TYPE, body: bytes })),
+  },
   { weight: 5, arbitrary: fc.uint8Array({ maxLength: 200 }).map((bytes) => post({ headers: GZIP, body: bytes })) },
-  { weight: 5, arbitrary: fc.nat(gzipSync(one).length).map((at) => post({ headers: GZIP, body: gzipSync(one).map((byte, n) => (n === at ? byte ^ 0x55 : byte)) })) },
+  {
+    weight: 5,
+    arbitrary: fc
+      .nat(gzipSync(one).length)
+      .map((at) => post({ headers: GZIP, body: gzipSync(one).map((byte, n) => (n === at ? byte ^ 0x55 : byte)) })),
+  },
   { weight: 20, arbitrary: fc.constantFrom(...BODIES).map(post) },
-  { weight: 5, arbitrary: headerText.map((key) => post({ headers: { ...JSON_TYPE, 'Idempotency-Key': key }, body: '[{}]' })) },
-  { weight: 5, arbitrary: headerText.map((type) => post({ headers: { 'Content-Type': type, 'Content-Encoding': type }, body: one })) },
+  {
+    weight: 5,
+    arbitrary: headerText.map((key) => post({ headers: { ...JSON_TYPE, 'Idempotency-Key': key }, body: '[{}]' })),
+  },
+  {
+    weight: 5,
+    arbitrary: headerText.map((type) =>
+      post({ headers: { 'Content-Type': type, 'Content-Encoding': type }, body: one }),
+    ),
+  },
   { weight: 1, arbitrary: fc.constantFrom(...BOMBS).map(post) },
 )
 

@@ -2,8 +2,8 @@
  * Nothing of one company reaches another, and nothing of a company's other assistants reaches a narrowed token.
  *
  * One property says it all: a caller is told exactly what it would be told if nothing else existed. So each caller's
- * answers are taken down in a world that holds its own events alone, and compared, byte for byte, with what it gets where
- * both companies live. The same checks are then run against broken builds, which they must catch.
+ * answers are taken down in a world that holds its own events alone, and compared, byte for byte, with what it gets
+ * where both companies live. The same checks are then run against broken builds, which they must catch.
  */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { Store, tenantSql, type Asker, type TenantSql } from '../../src/clickhouse/store.ts'
@@ -75,10 +75,15 @@ function reads(cursors: readonly string[]): Question[] {
     if ('startDate' in base) questions.push(get(path, { ...base, ...RAGGED }))
   }
   for (const period of ['day', 'week', 'month']) {
-    questions.push(get('overview', { period }), get('metrics', { period, ...RAGGED }), get('snapshots', { period, ...RANGE }))
+    questions.push(
+      get('overview', { period }),
+      get('metrics', { period, ...RAGGED }),
+      get('snapshots', { period, ...RANGE }),
+    )
     for (const format of ['json', 'ndjson', 'csv']) questions.push(get('snapshots', { period, format, ...RAGGED }))
   }
-  for (const window of [1, 7, 90]) questions.push(get('rolling', { window }), get('rolling', { window, endDate: '2026-02-14T07:08' }))
+  for (const window of [1, 7, 90])
+    questions.push(get('rolling', { window }), get('rolling', { window, endDate: '2026-02-14T07:08' }))
   questions.push(
     get('overview', { endDate: '2026-02-10' }),
     get('snapshots', { ...RANGE, startDate: '2025-10-01' }),
@@ -96,7 +101,10 @@ function reads(cursors: readonly string[]): Question[] {
     { url: '/operations/reconcile?repair=true', method: 'POST' },
   )
   for (const cursor of cursors) {
-    questions.push(get('events', { ...RANGE, cursor }), get('events', { ...RANGE, cursor, assistant: 'assistant 1', limit: 7 }))
+    questions.push(
+      get('events', { ...RANGE, cursor }),
+      get('events', { ...RANGE, cursor, assistant: 'assistant 1', limit: 7 }),
+    )
     questions.push(get('events', { ...RANGE, cursor, skip: 1 }))
   }
   return questions
@@ -125,7 +133,12 @@ function writes(company: Company): Question[] {
   const first = post([event('new 1', company), event('new 2', company), event(undefined, company)], 'key-1')
   return [
     // Ids that the other company has, that both have, and that both send just now.
-    post([event('event 399', company), event('event 3', company), event('crowd 7', company), event('at once', company)]),
+    post([
+      event('event 399', company),
+      event('event 3', company),
+      event('crowd 7', company),
+      event('at once', company),
+    ]),
     post([event('event 399', company), event('at once', company)]),
     first,
     first,
@@ -201,7 +214,10 @@ const differ = (a: Seen | undefined, b: Seen | undefined) => JSON.stringify(a) !
 async function leaks(world: World, told: Expected, { again = false, callers = CALLERS } = {}): Promise<string[]> {
   const found = new Set<string>()
   for (const [company] of writers) {
-    const refused = await world.store(eventsOf(company), { org: company }).then(() => false, () => true)
+    const refused = await world.store(eventsOf(company), { org: company }).then(
+      () => false,
+      () => true,
+    )
     if (refused) return [`${company}: POST /analytics/events, its own events`]
   }
 
@@ -315,7 +331,9 @@ describe('two companies with the same names for everything', SLOW, () => {
   test('what is compared is not empty: every endpoint shows each of them something, and not the same', () => {
     for (const path of PATHS) {
       const at = expected.questions.findIndex(({ url }) => url.startsWith(`/analytics/${path}?`))
-      const [first, second, narrow, foreign, newcomer] = [...expected.reads.values()].map((replies) => replies[at]?.body ?? '')
+      const [first, second, narrow, foreign, newcomer] = [...expected.reads.values()].map(
+        (replies) => replies[at]?.body ?? '',
+      )
       expect(first, path).toContain('"success":true')
       expect(new Set([first, second, narrow, foreign]), path).toHaveProperty('size', 4)
       expect(foreign, path).toBe(newcomer)
@@ -326,9 +344,11 @@ describe('two companies with the same names for everything', SLOW, () => {
     expect(await leaks(await open({ config: { CACHE_MB: '8' } }), expected, { again: true })).toEqual([])
   })
 
-  test('either of the two locks holds alone: the predicate, and the filter that ClickHouse adds by itself', async () => {
+  test('either of the two locks holds alone: the predicate, and the filter that ClickHouse adds', async () => {
     for (const OneLock of [WithoutTableFilters, WithoutPredicate]) {
-      const found = await leaks(await open({ makeStore: (options) => new OneLock(options) }), expected, { callers: BOTH })
+      const found = await leaks(await open({ makeStore: (options) => new OneLock(options) }), expected, {
+        callers: BOTH,
+      })
       expect(found, OneLock.name).toEqual([])
     }
   })
@@ -339,16 +359,23 @@ const endpointsOf = (found: readonly string[]) =>
   PATHS.filter((path) => found.some((leak) => leak.includes(` GET /analytics/${path}?`)))
 
 describe('the checks would notice', SLOW, () => {
-  test('queries without the tenant: every endpoint leaks, and a key that the other company used is refused', async () => {
+  test('queries without the tenant: every endpoint leaks, and a key the other company used is refused', async () => {
     const callers = { ...BOTH, [NARROWED]: CALLERS[NARROWED] as Who }
     const found = await leaks(await open({ makeStore: (options) => new WithoutTenant(options) }), expected, { callers })
     expect(endpointsOf(found)).toEqual(PATHS)
-    for (const part of ['limit=1&', 'cursor=', 'format=csv', 'format=ndjson', `${NARROWED}: `, 'POST /analytics/events']) {
+    for (const part of [
+      'limit=1&',
+      'cursor=',
+      'format=csv',
+      'format=ndjson',
+      `${NARROWED}: `,
+      'POST /analytics/events',
+    ]) {
       expect(found.filter((leak) => leak.includes(part)).length, part).toBeGreaterThan(0)
     }
   })
 
-  test('an id that is looked up among all companies: it counts as a duplicate of an event nobody may know of', async () => {
+  test('an id that is looked up among all companies: it is taken for an event nobody may know of', async () => {
     const found = await leaks(await open({ makeStore: (options) => new WithoutTenantOfIds(options) }), expected)
     expect(found).toEqual(['globex: POST /analytics/events, its own events'])
   })
@@ -411,7 +438,11 @@ describe('without the right token', () => {
   test('no token: every route says the same, whatever was asked', async () => {
     const { app } = await open()
     for (const [method, path] of ROUTES) {
-      for (const query of ['', '?period=globex&nonsense=1', '?startDate=2026-01-01&endDate=2026-02-01&assistant=only+globex']) {
+      for (const query of [
+        '',
+        '?period=globex&nonsense=1',
+        '?startDate=2026-01-01&endDate=2026-02-01&assistant=only+globex',
+      ]) {
         const response = await app.request(path + query, { method, headers: { 'X-Request-Id': 'mine' } })
         expect(response.status, `${method} ${path}`).toBe(401)
         expect(response.headers.get('WWW-Authenticate')).toBe('Bearer realm="agnt-analytics"')
