@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { ApiError } from '../../src/http/errors.ts'
-import { TenantLimits, WAIT_MS } from '../../src/http/limits.ts'
+import { BUSY_WAIT_MS, TenantLimits, WAIT_MS } from '../../src/http/limits.ts'
 
 /** What a refused caller is told. */
 async function refused(what: Promise<unknown> | (() => unknown)) {
@@ -138,6 +138,36 @@ describe('questions at a time', () => {
     await end('a')
     expect(started).toEqual(['a'])
     expect(limits.load).toEqual({ running: 0, waiting: 0 })
+  })
+
+  test('while a queue stays, its questions are answered early or not at all, and not all of them late', async () => {
+    const limits = new TenantLimits(1, 1)
+    const waits: number[] = []
+    const ask = async () => {
+      const asked = performance.now()
+      const work = async () => {
+        waits.push(performance.now() - asked)
+        await new Promise((resolve) => void setTimeout(resolve, 100))
+      }
+      await limits.run('acme', work).catch((error: unknown) => expect(error).toMatchObject({ status: 503 }))
+    }
+    // Three times as many as can be answered.
+    const asked: Promise<void>[] = []
+    for (let n = 0; n < 600; n++) {
+      asked.push(ask())
+      await vi.advanceTimersByTimeAsync(33)
+    }
+    const late = waits.slice(100)
+    expect(late.length).toBeGreaterThan(90)
+    expect(Math.max(...late)).toBeLessThanOrEqual(BUSY_WAIT_MS)
+    // The load ends, the queue empties, and the next burst has its full time again.
+    await vi.advanceTimersByTimeAsync(5_000)
+    await Promise.all(asked)
+    waits.length = 0
+    const burst = Promise.all([ask(), ask(), ask(), ask(), ask()])
+    await vi.advanceTimersByTimeAsync(1_000)
+    await burst
+    expect(waits.map(Math.round)).toEqual([0, 100, 200, 300, 400])
   })
 
   test('a question that fails gives its place back', async () => {

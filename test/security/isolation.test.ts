@@ -290,6 +290,11 @@ class WithoutTenantOfIds extends Store {
   override readInternal<Row>(name: string, sql: string, params = {}): Promise<Row[]> {
     return super.readInternal(name, name === 'events_by_id' ? sql.replaceAll(FILTER, '1') : sql, params)
   }
+
+  /** Never done: while the filter of ids is not filled it rules nothing out, so every id is looked up. */
+  override hashesOfIds(): Promise<void> {
+    return new Promise(() => {})
+  }
 }
 
 /** Knows an answer by the question alone, whoever asked. */
@@ -377,7 +382,7 @@ describe('the checks would notice', SLOW, () => {
 
   test('an id that is looked up among all companies: it is taken for an event nobody may know of', async () => {
     const found = await leaks(await open({ makeStore: (options) => new WithoutTenantOfIds(options) }), expected)
-    expect(found).toEqual(['globex: POST /analytics/events, its own events'])
+    expect(found.filter((leak) => leak.includes('POST /analytics/events'))).not.toEqual([])
   })
 
   test('kept answers without the tenant in their key: whoever asks second gets the answer of the first', async () => {
