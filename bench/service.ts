@@ -98,13 +98,16 @@ async function bearer(config: ReturnType<typeof readConfig>, org: string): Promi
 /** Waits, two minutes at most, until no query runs: a new service reads the ids of all events first. */
 async function idle(connection: Connection): Promise<void> {
   const admin = connect(connection, connection.admin, 1)
-  const query = `SELECT count() AS running FROM system.processes WHERE is_initial_query AND NOT positionCaseInsensitive(query, 'system.processes')
-                 AND user != 'default'`
+  // The embedded server's own query, which sleeps for ever, belongs to none of the three users.
+  const query = `
+    SELECT count() AS running FROM system.processes
+    WHERE user IN {users:Array(String)} AND NOT positionCaseInsensitive(query, 'system.processes')`
+  const users = [connection.admin, connection.reader, connection.writer].map(({ username }) => username)
   try {
     const deadline = performance.now() + 120_000
     for (let quiet = 0; quiet < 3 && performance.now() < deadline; ) {
       await sleep(200)
-      const [row] = await (await admin.query({ query, format: 'JSONEachRow' })).json<{ running: string }>()
+      const [row] = await (await admin.query({ query, query_params: { users }, format: 'JSONEachRow' })).json<{ running: string }>()
       quiet = Number(row?.running) === 0 ? quiet + 1 : 0
     }
   } finally {

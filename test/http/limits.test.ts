@@ -141,7 +141,7 @@ describe('questions at a time', () => {
   })
 
   test('while a queue stays, its questions are answered early or not at all, and not all of them late', async () => {
-    const limits = new TenantLimits(1, 1)
+    const limits = new TenantLimits(1, 8, 1)
     const waits: number[] = []
     const ask = async () => {
       const asked = performance.now()

@@ -198,6 +198,9 @@ async function run(service: RunningService): Promise<string[]> {
 }
 
 const service = await startService()
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.once(signal, () => void service.stop().finally(() => process.exit(1)))
+}
 try {
   const faults = await run(service)
   for (const fault of faults) process.stdout.write(`FAULT: ${fault}\n`)
