@@ -208,7 +208,7 @@ function tapClients() {
   }
   return {
     clear: () => void (steps = []),
-    steps: (): Steps => steps,
+    steps: (): Steps => steps.map((step) => [...step]),
     stop: () => void (prototype.query = original),
   }
 }

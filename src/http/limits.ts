@@ -3,9 +3,10 @@
  * still time to do the rest well.
  *
  * A tenant asks at most `perSecond` times a second and has at most `concurrent` questions under way; all tenants
- * together have at most `total`. A question beyond that waits its turn. Tenants take turns, so one that asks much
- * delays itself and not the one that asks once. What waits is bounded in number and in time: a question starts, or is
- * refused, within WAIT_MS. A 429 says that the tenant asks too much, a 503 that the service as a whole is too busy.
+ * together have at most `total`. A question beyond that waits its turn. A place goes to the tenant that has fewest, so
+ * one that asks much delays itself and not the one that asks once. What waits is bounded in number and in time: a
+ * question starts, or is refused, within WAIT_MS. A 429 says that the tenant asks too much, a 503 that the service as a
+ * whole is too busy.
  */
 import { availableParallelism } from 'node:os'
 import { ApiError } from './errors.ts'
@@ -26,8 +27,8 @@ interface Waiter {
 interface Gate {
   readonly tenant: string
   running: number
-  /** When nobody was waiting, last. */
-  emptyAt: number
+  /** When one of its questions last ran at once. */
+  freeAt: number
   /** Oldest first. */
   readonly waiting: Waiter[]
 }
@@ -39,8 +40,8 @@ const WAITING_PER_PLACE = 16
 /** A question waits this long at most: time enough for a burst to pass. */
 export const WAIT_MS = 2_000
 /**
- * What does not pass within WAIT_MS is no burst. While a tenant's queue stays, its questions wait only this long: as many
- * are answered as before, but early, where otherwise each would be answered WAIT_MS late.
+ * What does not pass within WAIT_MS is no burst. A tenant none of whose questions has run at once for so long has them
+ * wait only this long: as many are answered as before, but early, where otherwise each would be answered WAIT_MS late.
  */
 export const BUSY_WAIT_MS = 250
 /** Beyond this the tenant that has asked nothing for longest is forgotten: it starts again with a full second. */
@@ -103,18 +104,19 @@ export class TenantLimits {
    * @throws ApiError 429 where too many of the tenant wait already, 503 where too many of all do, or for too long
    */
   async run<T>(tenant: string, work: () => Promise<T>, caller?: AbortSignal): Promise<T> {
-    const gate = this.#gates.get(tenant) ?? { tenant, running: 0, emptyAt: 0, waiting: [] }
+    const gate = this.#gates.get(tenant) ?? { tenant, running: 0, freeAt: performance.now(), waiting: [] }
     this.#gates.set(tenant, gate)
-    if (gate.running < this.#concurrent && this.#running < this.#total) this.#enter(gate)
-    else await this.#turn(gate, caller)
+    if (gate.running < this.#concurrent && this.#running < this.#total) {
+      gate.freeAt = performance.now()
+      this.#enter(gate)
+    } else await this.#turn(gate, caller)
     try {
       return await work()
     } finally {
       gate.running--
       this.#running--
       this.#update(gate)
-      for (const next of this.#turns) {
-        if (this.#running >= this.#total) break
+      for (let next = this.#next(); next && this.#running < this.#total; next = this.#next()) {
         const waiter = next.waiting.shift() as Waiter
         this.#waiting--
         this.#enter(next)
@@ -146,6 +148,13 @@ export class TenantLimits {
     }
   }
 
+  /** Who gets the next place: the tenant that has fewest, and of several the one whose turn was longest ago. */
+  #next(): Gate | undefined {
+    let next: Gate | undefined
+    for (const gate of this.#turns) if (!next || gate.running < next.running) next = gate
+    return next
+  }
+
   #enter(gate: Gate): void {
     gate.running++
     this.#running++
@@ -167,9 +176,7 @@ export class TenantLimits {
     const { promise, resolve, reject } = withResolvers()
     const waiter: Waiter = { enter: resolve, refuse: reject }
     const leave = () => this.#refuse(gate, waiter)
-    const now = performance.now()
-    if (gate.waiting.length === 0) gate.emptyAt = now
-    const timer = setTimeout(leave, now - gate.emptyAt > WAIT_MS ? BUSY_WAIT_MS : WAIT_MS)
+    const timer = setTimeout(leave, performance.now() - gate.freeAt > WAIT_MS ? BUSY_WAIT_MS : WAIT_MS)
     caller?.addEventListener('abort', leave)
     gate.waiting.push(waiter)
     this.#waiting++

@@ -55,8 +55,10 @@ async function until<T>(find: () => T | undefined | Promise<T | undefined>): Pro
 const untilLine = (count: number) =>
   until(async () => {
     for (const name of await readdir(join(dataDir, 'load')).catch(() => [])) {
+      // The next state is written beside it, and may be cut off.
+      if (!name.endsWith('.json')) continue
       const { lines: done } = JSON.parse(await readFile(join(dataDir, 'load', name), 'utf8').catch(() => '{}')) as { lines?: number }
-      if (name.endsWith('.json') && done !== undefined && done >= count) return done
+      if (done !== undefined && done >= count) return done
     }
     return undefined
   })

@@ -220,6 +220,17 @@ describe('questions at a time', () => {
     expect(started).toEqual(['busy 0', 'busy 1', 'quiet', 'busy 2', 'busy 3'])
   })
 
+  test('a place goes to the tenant that has fewest, so a busy one cannot keep a quiet one waiting', async () => {
+    const limits = new TenantLimits(1, 8, 4)
+    const { ask, end, started } = questions(limits)
+    for (let n = 0; n < 8; n++) void ask('busy', `busy ${n}`)
+    for (let n = 0; n < 3; n++) void ask('quiet', `quiet ${n}`)
+    started.length = 0
+    for (const name of ['busy 0', 'busy 1', 'busy 2', 'busy 3']) await end(name)
+    // Two places each, from then on.
+    expect(started).toEqual(['quiet 0', 'quiet 1', 'busy 4', 'busy 5'])
+  })
+
   test('a tenant at its own limit holds up nobody, though it came first', async () => {
     const limits = new TenantLimits(1, 1, 2)
     const { ask, end, started } = questions(limits)

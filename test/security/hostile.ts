@@ -308,6 +308,46 @@ const query = fc
   })
   .map(({ path, pairs, head }): Attack => ({ ...get(path, queryOf(pairs)), method: head === 0 ? 'HEAD' : 'GET' }))
 
+const NEEDED: Record<Path, Array<[string, string]>> = {
+  overview: [],
+  metrics: [
+    ['period', 'week'],
+    ['startDate', '2026-02-01'],
+    ['endDate', '2026-02-20'],
+  ],
+  rolling: [],
+  events: [
+    ['startDate', '2026-02-01'],
+    ['endDate', '2026-02-20'],
+  ],
+  assistants: [
+    ['startDate', '2026-02-01'],
+    ['endDate', '2026-02-20'],
+  ],
+  'users/top': [
+    ['startDate', '2026-02-01'],
+    ['endDate', '2026-02-20'],
+  ],
+  snapshots: [
+    ['startDate', '2026-02-01'],
+    ['endDate', '2026-02-20'],
+  ],
+}
+
+/** Proper but for hostile ids, or a hostile position in a cursor: this gets as far as ClickHouse. */
+const lookUp = fc
+  .record({
+    path: fc.constantFrom(...PATHS),
+    ids: fc.array(fc.tuple(fc.constantFrom('assistant', 'user'), text), { minLength: 1, maxLength: 3 }),
+    position: fc.tuple(fc.nat(2 ** 31), text),
+    pages: fc.nat(3),
+  })
+  .map(({ path, ids, position, pages }) =>
+    pages === 0
+      ? get('events', queryOf([...NEEDED.events, ['cursor', cursorOf(position)]]))
+      : get(path, queryOf([...NEEDED[path], ...ids])),
+  )
+
 const rawQuery = fc
   .record({
     path: fc.constantFrom(...PATHS),
@@ -564,7 +604,8 @@ const body = fc.oneof(
 
 /** Mostly refused before ClickHouse is asked, so that there can be many. */
 export const attack: fc.Arbitrary<Attack> = fc.oneof(
-  { weight: 40, arbitrary: query },
+  { weight: 32, arbitrary: query },
+  { weight: 8, arbitrary: lookUp },
   { weight: 14, arbitrary: rawQuery },
   { weight: 8, arbitrary: address },
   { weight: 10, arbitrary: header },
