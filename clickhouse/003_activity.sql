@@ -2,11 +2,12 @@
 --
 -- A level is a span length (src/analytics/levels.ts has the same list):
 --   0  15 minutes   fits the offset of every time zone in use
---   1  3 hours      fleet only: shortens the ends of local days, costs one row a tenant and insert
+--   1  3 hours      shortens the ends of local days
 --   2  1 day (UTC)
 --   3  4 days   \
 --   4  16 days   }  coarse: written once, when the span is over (sealed), from the level below, and from then on by
 --   5  64 days  /   this view for the events that come late. `seals` says how far each has got.
+--   6  1 day (UTC), each assistant's once more, in another place: see `bucket`
 -- Spans start at multiples of their length since 1970-01-01T00:00Z. Any range is a sum of disjoint spans plus raw events
 -- at its two ragged edges, so 90 days of any fleet are about ten rows.
 --
@@ -18,6 +19,12 @@ CREATE TABLE IF NOT EXISTS activity
 (
     tenant            UInt32,
     level             UInt8,
+    -- Rows with the same bucket lie together by assistant, then by time. 0, all of the level: a series of days of the
+    -- fleet or of one assistant is one stretch. A short bucket: the same few spans of all assistants are one stretch.
+    -- With one order alone, one of the two questions reads 90 times as much.
+    bucket            DateTime('UTC') MATERIALIZED multiIf(assistant_no = 0 OR level = 2, toDateTime(0, 'UTC'),
+                          level = 0, toDateTime(intDiv(toUnixTimestamp(start), 10800) * 10800, 'UTC'),
+                          level = 1, toDateTime(intDiv(toUnixTimestamp(start), 86400) * 86400, 'UTC'), start),
     assistant_no      UInt32,
     start             DateTime('UTC'),
     incoming_messages SimpleAggregateFunction(sum, UInt64),
@@ -32,8 +39,11 @@ CREATE TABLE IF NOT EXISTS activity
     assistants        SimpleAggregateFunction(groupUniqArrayArray, Array(UInt32))
 )
 ENGINE = AggregatingMergeTree
-ORDER BY (tenant, level, assistant_no, start)
-SETTINGS non_replicated_deduplication_window = 1000, index_granularity = 128;
+ORDER BY (tenant, level, bucket, assistant_no, start)
+-- A question reads a handful of rows from every part. One file a part instead of one a column, and granules of 64 KiB
+-- instead of thousands of rows with a bitmap each, take such a read from 13 to 9 ms (1.4 and 3 times SELECT 1 less).
+SETTINGS non_replicated_deduplication_window = 1000, index_granularity = 512, index_granularity_bytes = 65536,
+    min_bytes_for_wide_part = 1099511627776;
 
 -- DEFINER: whoever may insert events needs no right to read them.
 CREATE MATERIALIZED VIEW IF NOT EXISTS activity_mv TO activity
@@ -68,7 +78,8 @@ FROM
         toUnixTimestamp(timestamp) AS second,
         -- (level, assistant_no, seconds) of every row the event belongs to
         arrayJoin(arrayConcat(
-            [(0, 0, 900), (0, assistant_no, 900), (1, 0, 10800), (2, 0, 86400), (2, assistant_no, 86400)],
+            [(0, 0, 900), (0, assistant_no, 900), (1, 0, 10800), (1, assistant_no, 10800),
+             (2, 0, 86400), (2, assistant_no, 86400), (6, assistant_no, 86400)],
             arraySlice([(3, 0, 345600), (3, assistant_no, 345600), (4, 0, 1382400), (4, assistant_no, 1382400),
                         (5, 0, 5529600), (5, assistant_no, 5529600)], 1, 2 * late_levels)
         )::Array(Tuple(UInt8, UInt32, UInt32))) AS spot,

@@ -2,14 +2,15 @@
 import { tenantSql, type Store } from '../clickhouse/store.ts'
 import { toIso } from '../time/calendar.ts'
 import { endpoint } from './endpoint.ts'
-import { ASSISTANT_LEVELS, type Range } from './levels.ts'
+import { ACROSS_LEVELS, type Range } from './levels.ts'
 import { common, range } from './parameters.ts'
 import {
   cutAll,
   entryOf,
   filters,
+  IN_BUCKETS,
+  inBuckets,
   IN_RAW,
-  IN_SPANS,
   NOTHING,
   partParams,
   RAW_ENTRY,
@@ -59,7 +60,7 @@ export const assistants = endpoint({
 
 /** The totals of every assistant over each of a few contiguous ranges; assistants without events in one have no row. */
 function perAssistant(store: Store, scope: Scope, ranges: readonly Range[]) {
-  const parts = cutAll(ranges, scope.users ? [] : ASSISTANT_LEVELS, scope.sealedUntil)
+  const parts = cutAll(ranges, scope.users ? [] : ACROSS_LEVELS, scope.sealedUntil)
   const raw = `
     SELECT ${RAW_ENTRY}, assistant_no, ${RAW_SUMMED}, groupBitmapState(user_no) AS users
     FROM events
@@ -68,13 +69,13 @@ function perAssistant(store: Store, scope: Scope, ranges: readonly Range[]) {
   const spans = `
     SELECT ${SPAN_ENTRY}, assistant_no, ${SUMMED}, users
     FROM activity
-    WHERE tenant = {tenant:UInt32} AND ${IN_SPANS} AND assistant_no > 0${filters({ ...scope, users: null })}` as const
+    WHERE tenant = {tenant:UInt32} AND ${IN_BUCKETS} AND assistant_no > 0${filters({ ...scope, users: null })}` as const
   const source = rowsOf(parts, spans, raw)
   return store.read<Figures & { entry: number; assistant: number }>(
     scope,
     'assistants',
     tenantSql(`SELECT entry, assistant_no AS assistant, ${SUMS}, groupBitmapMerge(users) AS activeUsers
      FROM (${source}) GROUP BY entry, assistant_no`),
-    { ...partParams(parts, scope), entries: ranges.map(entryOf) },
+    { ...partParams(parts, scope), spans: inBuckets(parts.spans), entries: ranges.map(entryOf) },
   )
 }

@@ -1,5 +1,5 @@
 /** GET /analytics/events: the raw log, newest first, by page or by cursor. */
-import { dateTime64, tenantSql, type Store } from '../clickhouse/store.ts'
+import { dateTime64, FEW_ROWS, tenantSql, type Store } from '../clickhouse/store.ts'
 import { badRequest } from '../http/errors.ts'
 import { toIso, type Instant } from '../time/calendar.ts'
 import { endpoint } from './endpoint.ts'
@@ -107,6 +107,7 @@ function page(store: Store, scope: Scope, { from, to, type, size, skipped, curso
       assistants: scope.assistants ?? [],
       users: scope.users ?? [],
     },
+    scope.users ? {} : FEW_ROWS,
   )
 }
 

@@ -4,22 +4,26 @@ import type { Instant } from '../time/calendar.ts'
 export interface Level {
   readonly id: number
   readonly seconds: number
+  /** How much time a `bucket` of an assistant's rows holds, in seconds; 0: all of it. The fleet's rows have one bucket. */
+  readonly bucketSeconds: number
 }
 
 const DAY_SECONDS = 86_400
 
-export const QUARTER: Level = { id: 0, seconds: 900 }
-export const THREE_HOURS: Level = { id: 1, seconds: 10_800 }
-export const DAY: Level = { id: 2, seconds: DAY_SECONDS }
+export const QUARTER: Level = { id: 0, seconds: 900, bucketSeconds: 10_800 }
+export const THREE_HOURS: Level = { id: 1, seconds: 10_800, bucketSeconds: DAY_SECONDS }
+export const DAY: Level = { id: 2, seconds: DAY_SECONDS, bucketSeconds: 0 }
+/** DAY once more, for questions about all assistants: a day of all of them lies in one place. */
+export const DAY_ACROSS: Level = { id: 6, seconds: DAY_SECONDS, bucketSeconds: DAY_SECONDS }
 
 /**
  * Levels that are written once their span is over, finest first; each spans four of the one below, so any whole-day
  * range of 90 days is about ten spans.
  */
 export const COARSE: readonly Level[] = [
-  { id: 3, seconds: 4 * DAY_SECONDS },
-  { id: 4, seconds: 16 * DAY_SECONDS },
-  { id: 5, seconds: 64 * DAY_SECONDS },
+  { id: 3, seconds: 4 * DAY_SECONDS, bucketSeconds: 4 * DAY_SECONDS },
+  { id: 4, seconds: 16 * DAY_SECONDS, bucketSeconds: 16 * DAY_SECONDS },
+  { id: 5, seconds: 64 * DAY_SECONDS, bucketSeconds: 64 * DAY_SECONDS },
 ]
 
 /** How far each level of COARSE is sealed: `sealedUntil[i]`, epoch seconds, a multiple of its span. */
@@ -27,7 +31,7 @@ export type SealedUntil = readonly number[]
 
 /** Which levels may serve a question; always finest first. */
 export const FLEET_LEVELS: readonly Level[] = [QUARTER, THREE_HOURS, DAY]
-export const ASSISTANT_LEVELS: readonly Level[] = [QUARTER, DAY]
+export const ACROSS_LEVELS: readonly Level[] = [QUARTER, THREE_HOURS, DAY_ACROSS]
 export const USER_LEVELS: readonly Level[] = [DAY]
 
 /** A half-open range of instants, epoch milliseconds. */

@@ -3,9 +3,9 @@
  * or users over each of a list of ranges, exact to the millisecond.
  */
 import { TupleParam } from '@clickhouse/client'
-import { dateTime64, tenantSql, type Asker, type Store } from '../clickhouse/store.ts'
+import { dateTime64, FEW_ROWS, tenantSql, type Asker, type Store } from '../clickhouse/store.ts'
 import { MIN_INSTANT, type Instant } from '../time/calendar.ts'
-import { ASSISTANT_LEVELS, COARSE, cut, FLEET_LEVELS, type Level, type Parts, type Range, type SealedUntil } from './levels.ts'
+import { ACROSS_LEVELS, COARSE, cut, FLEET_LEVELS, type Level, type Parts, type Range, type SealedUntil } from './levels.ts'
 
 /** Sums and distinct users of one range, as ClickHouse returns them. */
 export interface TotalsRow {
@@ -121,13 +121,11 @@ export const RAW_SUMMED = `
     sum(events.output_tokens) AS output_tokens,
     max(timestamp) AS last_at` as const
 
-/**
- * Every span is named, so the index finds exactly these rows. They are sent as runs (level, start, end, seconds of a
- * span), since ClickHouse takes 128 KiB a parameter and 90 local days of one assistant can be 9,000 spans.
- */
-export const IN_SPANS = `(level, start) IN (
-      SELECT run.1, toDateTime(arrayJoin(range(run.2, run.3, run.4)), 'UTC')
-      FROM (SELECT arrayJoin({runs:Array(Tuple(UInt8, UInt32, UInt32, UInt32))}) AS run))` as const
+/** Every span is named, so that the index finds exactly these rows. */
+export const IN_SPANS = `(level, start) IN {spans:Array(Tuple(UInt8, DateTime))}` as const
+
+/** The same in `activity`, where a bucket is part of the way to a row. */
+export const IN_BUCKETS = `(level, bucket, start) IN {spans:Array(Tuple(UInt8, DateTime, DateTime))}` as const
 
 /** Up to MAX_RAW ranges of raw events; where there are fewer, the others are empty. */
 export const IN_RAW = `(
@@ -164,12 +162,13 @@ export async function totalsOf<const R extends readonly Range[]>(
 ): Promise<{ [At in keyof R]: TotalsRow }> {
   const found = new Map<number, TotalsRow>()
   for (const chunk of chunks(ranges.filter(isPossible))) {
-    const { source, params } = sourceOf(scope, chunk)
+    const { source, params, settings } = sourceOf(scope, chunk)
     const rows = await store.read<TotalsRow & { entry: number }>(
       scope,
       name,
       tenantSql(`SELECT entry, ${FIGURES} FROM (${source}) GROUP BY entry`),
       params,
+      settings,
     )
     for (const row of rows) found.set(row.entry, row)
   }
@@ -182,13 +181,14 @@ export async function totalsOf<const R extends readonly Range[]>(
 export async function seriesOf(store: Store, scope: Scope, name: string, before: Range, series: readonly Range[]) {
   const whole = { from: before.to, to: series.at(-1)?.to ?? before.to }
   if (!isPossible(whole)) return { before: NOTHING, whole: NOTHING, series: series.map(() => NOTHING) }
-  const { source, params } = sourceOf(scope, [before, ...series].filter(isPossible))
+  const { source, params, settings } = sourceOf(scope, [before, ...series].filter(isPossible))
   const rows = await store.read<TotalsRow & { part: number; entry: number; isWhole: number }>(
     scope,
     name,
     tenantSql(`SELECT roundDown(entry, {parts:Array(UInt64)}) AS part, entry, grouping(entry) AS isWhole, ${FIGURES}
      FROM (${source}) GROUP BY GROUPING SETS ((part, entry), (part))`),
     { ...params, parts: [before, whole].filter(isPossible).map(entryOf) },
+    settings,
   )
   const entries = new Map(rows.filter(({ isWhole }) => !isWhole).map((row) => [row.entry, row]))
   const wholes = new Map(rows.filter(({ isWhole }) => isWhole).map((row) => [row.part, row]))
@@ -209,8 +209,7 @@ const totalOf = (found: ReadonlyMap<number, TotalsRow>, range: Range): TotalsRow
 
 /** The rows that the figures of some ranges are summed from. */
 function sourceOf(scope: Scope, ranges: readonly Range[]) {
-  const levels = scope.users ? [] : scope.assistants ? ASSISTANT_LEVELS : FLEET_LEVELS
-  const parts = cutAll(ranges, levels, scope.sealedUntil)
+  const parts = cutAll(ranges, scope.users ? [] : FLEET_LEVELS, scope.sealedUntil)
   const raw = `
     SELECT ${RAW_ENTRY}, ${RAW_SUMMED}, groupBitmapState(user_no) AS users, groupUniqArray(assistant_no) AS assistants
     FROM events
@@ -221,10 +220,16 @@ function sourceOf(scope: Scope, ranges: readonly Range[]) {
   const spans = `
     SELECT ${SPAN_ENTRY}, ${SUMMED}, users, ${assistants}
     FROM activity
-    WHERE tenant = {tenant:UInt32} AND ${IN_SPANS} AND assistant_no IN {rows:Array(UInt32)}` as const
+    WHERE tenant = {tenant:UInt32} AND ${IN_BUCKETS} AND assistant_no IN {rows:Array(UInt32)}` as const
   const source = rowsOf(parts, spans, raw)
-  const params = { ...partParams(parts, scope), entries: ranges.map(entryOf), rows: scope.assistants ?? [WHOLE_FLEET] }
-  return { source, params }
+  const params = {
+    ...partParams(parts, scope),
+    spans: scope.assistants ? inBuckets(parts.spans) : parts.spans.map(([level, start]) => new TupleParam([level, 0, start])),
+    entries: ranges.map(entryOf),
+    rows: scope.assistants ?? [WHOLE_FLEET],
+  }
+  // What some users did is read by projection, and may be much.
+  return { source, params, settings: scope.users ? {} : FEW_ROWS }
 }
 
 /** The SQL of the rows that make up the parts: of the two kinds, only what there is. */
@@ -263,7 +268,7 @@ export function cutAll(ranges: readonly Range[], levels: readonly Level[], seale
 export function partParams(parts: Parts, scope: Scope): Record<string, unknown> {
   const [first = EMPTY, second = EMPTY, third = EMPTY] = parts.raw
   return {
-    runs: runsOf(parts.spans).map((run) => new TupleParam(run)),
+    spans: parts.spans.map((span) => new TupleParam(span)),
     from1: dateTime64(first.from),
     to1: dateTime64(first.to),
     from2: dateTime64(second.from),
@@ -277,21 +282,11 @@ export function partParams(parts: Parts, scope: Scope): Record<string, unknown> 
 
 const EMPTY: Range = { from: 0, to: 0 }
 
-/** Spans of a level that follow each other, together: level, start of the first, end of the last, length of each. */
-function runsOf(spans: Parts['spans']): Array<[level: number, start: number, end: number, seconds: number]> {
-  const runs: Array<[number, number, number, number]> = []
-  const latest = new Map<number, [number, number, number, number]>()
-  for (const [level, start] of spans) {
-    const seconds = SECONDS_OF.get(level) as number
-    const run = latest.get(level)
-    if (run?.[2] === start) run[2] += seconds
-    else {
-      const next: [number, number, number, number] = [level, start, start + seconds, seconds]
-      latest.set(level, next)
-      runs.push(next)
-    }
-  }
-  return runs
-}
+/** Where spans of single assistants lie: level, bucket, start. */
+export const inBuckets = (spans: Parts['spans']): TupleParam[] =>
+  spans.map(([level, start]) => {
+    const bucket = BUCKET_SECONDS.get(level) ?? 0
+    return new TupleParam([level, bucket === 0 ? 0 : start - (start % bucket), start])
+  })
 
-const SECONDS_OF = new Map([...FLEET_LEVELS, ...COARSE].map(({ id, seconds }) => [id, seconds]))
+const BUCKET_SECONDS = new Map([...FLEET_LEVELS, ...ACROSS_LEVELS, ...COARSE].map(({ id, bucketSeconds }) => [id, bucketSeconds]))

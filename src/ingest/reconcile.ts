@@ -8,7 +8,7 @@
  */
 import { SettingsMap } from '@clickhouse/client'
 import { randomUUID } from 'node:crypto'
-import { COARSE, DAY, QUARTER, THREE_HOURS } from '../analytics/levels.ts'
+import { ACROSS_LEVELS, COARSE, DAY, FLEET_LEVELS, QUARTER } from '../analytics/levels.ts'
 import { dateTime64, type Store } from '../clickhouse/store.ts'
 import { sealFrom, type Seals } from './seals.ts'
 
@@ -38,6 +38,10 @@ export interface Reconciliation {
 const STRETCH_SECONDS = 16 * DAY.seconds
 const COARSE_STRETCH_SECONDS = 128 * DAY.seconds
 const MAX_DRIFT = 10_000
+
+const COARSE_IDS: readonly number[] = COARSE.map(({ id }) => id)
+/** Rows that come from raw events alone. */
+const IS_FINE = `level NOT IN (${COARSE_IDS.join(', ')})`
 
 interface DayRow {
   tenant: number
@@ -81,8 +85,8 @@ const KEYS = {
 } as const
 
 const ROLLUPS: readonly Rollup[] = [
-  ...[QUARTER, THREE_HOURS, DAY].map(({ id }) => ({ name: `activity level ${id} of the fleet`, table: 'activity', level: id, by: 'fleet' }) as const),
-  ...[QUARTER, DAY].map(({ id }) => ({ name: `activity level ${id} by assistant`, table: 'activity', level: id, by: 'assistant' }) as const),
+  ...FLEET_LEVELS.map(({ id }) => ({ name: `activity level ${id} of the fleet`, table: 'activity', level: id, by: 'fleet' }) as const),
+  ...[...ACROSS_LEVELS, DAY].map(({ id }) => ({ name: `activity level ${id} by assistant`, table: 'activity', level: id, by: 'assistant' }) as const),
   { name: `user_activity level ${DAY.id}`, table: 'user_activity', level: DAY.id, by: 'user' },
 ]
 
@@ -201,7 +205,7 @@ async function occupiedRange(store: Store): Promise<{ from: number; to: number }
 async function compare(store: Store, rollup: Rollup, seconds: number, from: number, to: number) {
   const params = { seconds, from: dateTime64(from * 1000), to: dateTime64(to * 1000) }
   // A coarse level is summed from the day rows, which are compared with the raw log themselves.
-  const isCoarse = COARSE.some(({ id }) => id === rollup.level)
+  const isCoarse = COARSE_IDS.includes(rollup.level)
   const [source, stored] = await Promise.all([
     isCoarse
       ? store.readInternal<DayRow>('reconcile_days', perDay(storedRows(rollup)), { ...params, level: DAY.id })
@@ -239,7 +243,7 @@ async function rewrite(store: Store, rollups: readonly Rollup[], drift: readonly
   const spans = new Map<string, { table: Rollup['table']; level: number; from: number; tenants: Set<number> }>()
   for (const { rollup: name, tenant, start } of drift) {
     const { table, level } = byName.get(name) as Rollup
-    if (level > DAY.id) {
+    if (COARSE_IDS.includes(level)) {
       const span = spans.get(`${table}/${level}/${start}`) ?? { table, level, from: start, tenants: new Set() }
       spans.set(`${table}/${level}/${start}`, span)
       span.tenants.add(tenant)
@@ -277,16 +281,17 @@ async function rewriteDays(store: Store, table: Rollup['table'], places: readonl
        IN (${places.map(({ tenant, start: day }) => `(${tenant}, ${day})`).join(', ')})`
   await store.admin.command({
     query: `ALTER TABLE ${table} DELETE
-      WHERE level <= ${DAY.id} AND ${within('start', `fromUnixTimestamp(${from})`, `fromUnixTimestamp(${until})`)}`,
+      WHERE ${IS_FINE} AND ${within('start', `fromUnixTimestamp(${from})`, `fromUnixTimestamp(${until})`)}`,
     clickhouse_settings: { mutations_sync: '1', wait_end_of_query: 1 },
   })
   const columns = await store.adminRows<{ name: string }>(
-    `SELECT name FROM system.columns WHERE database = currentDatabase() AND table = {table:String} ORDER BY position`,
+    `SELECT name FROM system.columns WHERE database = currentDatabase() AND table = {table:String} AND default_kind != 'MATERIALIZED'
+     ORDER BY position`,
     { table },
   )
   const list = columns.map(({ name }) => name).join(', ')
   await store.admin.command({
-    query: `INSERT INTO ${table} (${list}) SELECT ${list} FROM (${view.select}) WHERE level <= ${DAY.id}`,
+    query: `INSERT INTO ${table} (${list}) SELECT ${list} FROM (${view.select}) WHERE ${IS_FINE}`,
     clickhouse_settings: {
       additional_table_filters: SettingsMap.from({
         [`${view.database}.events`]: within('timestamp', milliseconds(from), milliseconds(until)),

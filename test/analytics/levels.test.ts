@@ -2,10 +2,11 @@
 import { array, assert, constantFrom, integer, oneof, property, tuple } from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import {
-  ASSISTANT_LEVELS,
+  ACROSS_LEVELS,
   COARSE,
   cut,
   DAY,
+  DAY_ACROSS,
   FLEET_LEVELS,
   lateLevels,
   QUARTER,
@@ -16,10 +17,10 @@ import {
 } from '../../src/analytics/levels.ts'
 import { cutAll } from '../../src/analytics/totals.ts'
 
-const LEVELS = [QUARTER, THREE_HOURS, DAY, ...COARSE]
+const LEVELS = [QUARTER, THREE_HOURS, DAY, DAY_ACROSS, ...COARSE]
 const DAY_MS = 86_400_000
 const MAX_INSTANT = 4_102_444_800_000
-const SETS = { fleet: FLEET_LEVELS, assistant: ASSISTANT_LEVELS, user: USER_LEVELS, none: [] }
+const SETS = { fleet: FLEET_LEVELS, across: ACROSS_LEVELS, user: USER_LEVELS, none: [] }
 
 /** Spans and raw ranges as one list of ranges in the order of time. */
 function pieces({ spans, raw }: Parts): Range[] {
@@ -95,7 +96,7 @@ describe('cut', () => {
     assert(
       property(
         range,
-        constantFrom(FLEET_LEVELS, ASSISTANT_LEVELS, USER_LEVELS),
+        constantFrom(FLEET_LEVELS, ACROSS_LEVELS, USER_LEVELS),
         sealed,
         (asked, usable, sealedUntil) => {
           const finest = (usable[0]?.seconds ?? 0) * 1000
@@ -178,7 +179,7 @@ describe('cutAll', () => {
     const now = Date.parse('2026-03-01T12:34:56.789Z')
     for (const [days, usable] of [
       [7, FLEET_LEVELS],
-      [90, ASSISTANT_LEVELS],
+      [90, ACROSS_LEVELS],
     ] as const) {
       const [from, before] = [now - days * DAY_MS, now - 2 * days * DAY_MS]
       const { spans, raw } = cutAll(

@@ -43,7 +43,7 @@ async function coarseLevels(service: TestService) {
     fleet: await service.rows(`SELECT level, ${figures}, groupBitmapMerge(users) AS users FROM activity
       WHERE level > 2 AND assistant_no = 0 GROUP BY level ORDER BY level`),
     assistants: await service.rows(`SELECT level, ${figures}, groupBitmapMerge(users) AS users FROM activity
-      WHERE level > 2 AND assistant_no > 0 GROUP BY level ORDER BY level`),
+      WHERE level IN (3, 4, 5) AND assistant_no > 0 GROUP BY level ORDER BY level`),
     users: await service.rows(`SELECT level, ${figures}, ${distinct} FROM user_activity
       WHERE level > 2 GROUP BY level ORDER BY level`),
   }

@@ -94,6 +94,8 @@ describe('planted drift', () => {
       from('activity', 2, `= '${LAST_DAY} 00:00:00'`, 'assistant_no = 0'))
     await plant('globex', LAST_DAY, 'activity level 2 by assistant',
       from('activity', 2, `= '${LAST_DAY} 00:00:00'`, 'assistant_no = 1', globex))
+    await plant('acme', LAST_DAY, 'activity level 1 by assistant', from('activity', 1, early, 'assistant_no = 1'))
+    await plant('acme', LAST_DAY, 'activity level 6 by assistant', from('activity', 6, early, 'assistant_no = 1'))
     await plant('acme', LAST_DAY, 'user_activity level 2',
       from('user_activity', 2, `= '${LAST_DAY} 00:00:00'`, 'user_no < 4'))
     for (const [level, days] of [[3, 4], [4, 16], [5, 64]] as const) {
