@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { EmbeddedError } from './clickhouse/embedded.ts'
 import { MigrationError } from './clickhouse/migrate.ts'
 import { ConfigError, readConfig } from './config.ts'
+import { DataDirInUseError } from './data-dir.ts'
 import { signLocalToken } from './http/local-key.ts'
 import { listen } from './http/server.ts'
 import { createLog } from './log.ts'
@@ -90,5 +91,6 @@ async function start(env: NodeJS.ProcessEnv, beforeReady: RunOptions['beforeRead
 function reasonOf(error: unknown): string {
   if ((error as NodeJS.ErrnoException).code === 'EADDRINUSE') return 'the port is taken: set PORT to another one'
   const expected = error instanceof ConfigError || error instanceof EmbeddedError || error instanceof MigrationError
+    || error instanceof DataDirInUseError
   return expected ? error.message : String((error as Error).stack)
 }

@@ -7,6 +7,7 @@ import { startEmbedded, type EmbeddedServer } from './clickhouse/embedded.ts'
 import { migrate } from './clickhouse/migrate.ts'
 import { Store, type StoreOptions } from './clickhouse/store.ts'
 import { ConfigError, type Config } from './config.ts'
+import { lockDataDir } from './data-dir.ts'
 import { AnswerCache } from './http/answer-cache.ts'
 import { createVerifier } from './http/auth.ts'
 import { loadLocalKey } from './http/local-key.ts'
@@ -80,7 +81,10 @@ export async function migrateDatabase(clickhouse: Connection, database: string, 
   }
 }
 
-/** Migrates the database and builds the service on it. */
+/**
+ * Migrates the database and builds the service on it; DATA_DIR is this service's alone until it is closed.
+ * @throws DataDirInUseError where another one has it
+ */
 export async function createService(options: ServiceOptions) {
   const { config, clickhouse, database, log, clock = Date.now } = options
   const { makeStore = (to) => new Store(to), makeCache = (...limits) => new AnswerCache(...limits) } = options
@@ -97,6 +101,7 @@ export async function createService(options: ServiceOptions) {
   // Another instance on the same server may store events that this one does not see.
   const cache = makeCache(config.CACHE_MB, config.CLICKHOUSE_URL === undefined ? Infinity : SHARED_MAX_AGE_MS)
   const seals = new Seals(store, clock)
+  const unlock = await lockDataDir(dataDir)
   const writer = new Writer({
     store,
     names,
@@ -107,7 +112,10 @@ export async function createService(options: ServiceOptions) {
     filterMegabytes: config.ID_FILTER_MB,
     onStored: (tenant, timestamps) => cache.stored(tenant, timestamps),
   })
-  await writer.start()
+  await writer.start().catch(async (error: unknown) => {
+    await unlock()
+    throw error
+  })
   const verifier = createVerifier(config, {
     ...(localKey ? { localKey } : {}),
     onKeyFetchError: (error) => log('warn', 'the key set could not be fetched', { error: String(error) }),
@@ -141,6 +149,7 @@ export async function createService(options: ServiceOptions) {
       selfCheck.stop()
       await writer.close()
       await store.close()
+      await unlock()
     },
   }
 }

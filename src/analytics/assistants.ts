@@ -8,15 +8,15 @@ import {
   cutAll,
   entryOf,
   filters,
-  IN_BUCKETS,
-  inBuckets,
   IN_RAW,
+  inSpans,
   NOTHING,
   partParams,
   RAW_ENTRY,
   RAW_SUMMED,
   rowsOf,
   SPAN_ENTRY,
+  spanParams,
   SUMMED,
   SUMS,
   toChange,
@@ -69,13 +69,13 @@ function perAssistant(store: Store, scope: Scope, ranges: readonly Range[]) {
   const spans = `
     SELECT ${SPAN_ENTRY}, assistant_no, ${SUMMED}, users
     FROM activity
-    WHERE tenant = {tenant:UInt32} AND ${IN_BUCKETS} AND assistant_no > 0${filters({ ...scope, users: null })}` as const
+    WHERE tenant = {tenant:UInt32} AND ${inSpans(parts, 'activity')} AND assistant_no > 0${filters({ ...scope, users: null })}` as const
   const source = rowsOf(parts, spans, raw)
   return store.read<Figures & { entry: number; assistant: number }>(
     scope,
     'assistants',
     tenantSql(`SELECT entry, assistant_no AS assistant, ${SUMS}, groupBitmapMerge(users) AS activeUsers
      FROM (${source}) GROUP BY entry, assistant_no`),
-    { ...partParams(parts, scope), spans: inBuckets(parts.spans), entries: ranges.map(entryOf) },
+    { ...partParams(parts, scope), ...spanParams(parts, 'assistants'), entries: ranges.map(entryOf) },
   )
 }

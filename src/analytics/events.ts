@@ -4,7 +4,7 @@ import { badRequest } from '../http/errors.ts'
 import { toIso, type Instant } from '../time/calendar.ts'
 import { endpoint } from './endpoint.ts'
 import { common, eventType, limit, range, skip, text, type EventType } from './parameters.ts'
-import { filters, totalsOf, toMetrics, type Scope } from './totals.ts'
+import { COUNTS, filters, totalsOf, toMetrics, type Scope } from './totals.ts'
 
 export const events = endpoint({
   parameters: {
@@ -23,7 +23,7 @@ export const events = endpoint({
       throw badRequest([{ parameter: 'skip', message: 'cannot be combined with cursor' }])
     }
     const [[totals], rows] = await Promise.all([
-      totalsOf(store, scope, 'events_total', [{ from, to }]),
+      totalsOf(store, scope, 'events_total', [{ from, to }], COUNTS),
       page(store, scope, { from, to, type: parameters.eventType, size, skipped, cursor }),
     ])
     const metrics = toMetrics(totals)

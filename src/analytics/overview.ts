@@ -2,7 +2,7 @@
 import { addDays, startOfPeriod, toIso } from '../time/calendar.ts'
 import { endpoint } from './endpoint.ts'
 import { common, endDate, period } from './parameters.ts'
-import { toMetrics, totalsOf } from './totals.ts'
+import { FIGURES_AND_ASSISTANTS, toMetrics, totalsOf } from './totals.ts'
 
 const COMPLETE_DAYS = { day: 1, week: 7, month: 30 }
 
@@ -21,9 +21,9 @@ export const overview = endpoint({
     // One query for both, unless they overlap: in the first minutes of a day, or where endDate is ahead.
     const [[whole], [recent]] =
       present.from >= to
-        ? await totalsOf(store, scope, 'overview', [complete, present]).then(([a, b]) => [[a], [b]] as const)
+        ? await totalsOf(store, scope, 'overview', [complete, present], FIGURES_AND_ASSISTANTS).then(([a, b]) => [[a], [b]] as const)
         : await Promise.all([
-            totalsOf(store, scope, 'overview', [complete]),
+            totalsOf(store, scope, 'overview', [complete], FIGURES_AND_ASSISTANTS),
             totalsOf(store, scope, 'overview_realtime', [present]),
           ])
     const { incomingMessages, outgoingMessages, tasksInitiated, tasksCompleted, total, ...rest } = toMetrics(whole)

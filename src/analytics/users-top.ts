@@ -9,10 +9,11 @@ import {
   cutAll,
   filters,
   IN_RAW,
-  IN_SPANS,
+  inSpans,
   partParams,
   RAW_SUMMED,
   rowsOf,
+  spanParams,
   SUMMED,
   SUMS,
   toMetrics,
@@ -59,10 +60,10 @@ async function ranking(store: Store, names: Names, scope: Scope, parts: Parts, p
   const spans = `
     SELECT user_no, events
     FROM user_activity
-    WHERE tenant = {tenant:UInt32} AND ${IN_SPANS}` as const
+    WHERE tenant = {tenant:UInt32} AND ${inSpans(parts, 'user_activity')}` as const
   const source = rowsOf(parts, spans, raw)
   const totals = `SELECT user_no AS user, sum(events) AS total FROM (${source}) GROUP BY user_no` as const
-  const params = { ...partParams(parts, scope), limit: places, margin: places + TIE_MARGIN }
+  const params = { ...partParams(parts, scope), ...spanParams(parts, 'users'), limit: places, margin: places + TIE_MARGIN }
   const rows = await store.read<Ranked>(
     scope,
     'users_top',
@@ -100,12 +101,12 @@ function details(store: Store, scope: Scope, parts: Parts, top: readonly Ranked[
   const spans = `
     SELECT user_no, ${SUMMED}, assistants
     FROM user_activity
-    WHERE tenant = {tenant:UInt32} AND ${IN_SPANS} AND user_no IN {listed:Array(UInt32)}` as const
+    WHERE tenant = {tenant:UInt32} AND ${inSpans(parts, 'user_activity')} AND user_no IN {listed:Array(UInt32)}` as const
   const source = rowsOf(parts, spans, raw)
   return store.read<Omit<TotalsRow, 'activeUsers'> & { user: number; assistants: number }>(
     scope,
     'users_top_details',
     tenantSql(`SELECT user_no AS user, ${SUMS}, length(groupUniqArrayArray(assistants)) AS assistants FROM (${source}) GROUP BY user_no`),
-    { ...partParams(parts, scope), listed: top.map(({ user }) => user) },
+    { ...partParams(parts, scope), ...spanParams(parts, 'users'), listed: top.map(({ user }) => user) },
   )
 }

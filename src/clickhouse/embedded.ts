@@ -12,6 +12,7 @@ import { createRequire } from 'node:module'
 import { extname, join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath, pathToFileURL } from 'node:url'
+import { DataDirInUseError } from '../data-dir.ts'
 import type { Unavailable } from './embedded-server.ts'
 
 export type Log = (level: 'info' | 'warn' | 'error', message: string) => void
@@ -41,11 +42,6 @@ export interface EmbeddedServer {
 /** The embedded ClickHouse cannot run; `message` says why and is meant for whoever started the service. */
 export class EmbeddedError extends Error {
   override name = 'EmbeddedError'
-}
-
-/** Another process serves from this data directory. */
-export class DataDirInUseError extends EmbeddedError {
-  override name = 'DataDirInUseError'
 }
 
 /** How long a start may take: a large database loads its tables before it listens. */

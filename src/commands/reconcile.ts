@@ -7,6 +7,7 @@ import { parseArgs } from 'node:util'
 import { resolve } from 'node:path'
 import { readConfig, type Config } from '../config.ts'
 import { EmbeddedError } from '../clickhouse/embedded.ts'
+import { DataDirInUseError } from '../data-dir.ts'
 import { readable } from '../http/operations.ts'
 import { loadLocalKey, signLocalToken } from '../http/local-key.ts'
 import { reconcile } from '../ingest/reconcile.ts'
@@ -97,6 +98,6 @@ try {
   process.stdout.write(`${days} days of tenants compared, ${drift.length} differences, ${repaired} repaired\n`)
   process.exit(drift.length === repaired ? 0 : 1)
 } catch (error) {
-  process.stderr.write(`reconcile failed: ${error instanceof EmbeddedError ? error.message : String(error)}\n`)
+  process.stderr.write(`reconcile failed: ${error instanceof EmbeddedError || error instanceof DataDirInUseError ? error.message : String(error)}\n`)
   process.exit(1)
 }

@@ -8,12 +8,12 @@ import { join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
 import {
-  DataDirInUseError,
   EmbeddedError,
   startEmbedded,
   type EmbeddedServer,
   type User,
 } from '../../src/clickhouse/embedded.ts'
+import { DataDirInUseError } from '../../src/data-dir.ts'
 
 const SLOW = 60_000
 vi.setConfig({ testTimeout: SLOW, hookTimeout: SLOW })
