@@ -47,8 +47,8 @@ export function percentiles(samples: readonly number[]): Percentiles {
 }
 
 const TSX = import.meta.resolve('tsx')
-/** A child without its parent ends, however the parent went. */
-const END_WITH_PARENT = 'data:text/javascript,process.on("disconnect",()=>process.exit(1))'
+/** For `--import`: a child with an IPC channel ends when its parent does, however the parent went. */
+export const END_WITH_PARENT = 'data:text/javascript,process.on("disconnect",()=>process.exit(1))'
 
 /** Starts a TypeScript file as a process of its own. */
 export function start(file: URL, env: NodeJS.ProcessEnv = process.env): ChildProcess {

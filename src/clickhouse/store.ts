@@ -174,7 +174,7 @@ export class Store {
       query: `SELECT ${ID_HASH} FROM events
         WHERE received_at >= {since:DateTime64(3, 'UTC')} FORMAT RowBinary`,
       query_params: { since: dateTime64(since) },
-      clickhouse_settings: { max_threads: 1, max_execution_time: 0 },
+      clickhouse_settings: { max_threads: 1, max_execution_time: 0, max_result_rows: '0' },
     })
     let rest: Buffer = Buffer.alloc(0)
     for await (const chunk of result.stream as AsyncIterable<Buffer>) {

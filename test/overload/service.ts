@@ -5,6 +5,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { END_WITH_PARENT } from '../../bench/support.ts'
 import { readConfig } from '../../src/config.ts'
 import { loadLocalKey, signLocalToken } from '../../src/http/local-key.ts'
 
@@ -24,14 +25,14 @@ export interface RunningService {
 
 export async function startService(): Promise<RunningService> {
   const dataDir = await mkdtemp(join(tmpdir(), 'analytics-overload-'))
-  const child = spawn(process.execPath, ['--import', 'tsx', 'src/main.ts'], {
+  const child = spawn(process.execPath, ['--import', 'tsx', '--import', END_WITH_PARENT, 'src/main.ts'], {
     cwd: ROOT,
     // Nothing of the settings of whoever runs this.
     env: { PATH: process.env['PATH'], HOME: process.env['HOME'], DATA_DIR: dataDir, PORT: '0' },
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
   })
   const logged: string[] = []
-  child.stderr.setEncoding('utf8').on('data', (text: string) => logged.push(...text.trimEnd().split('\n')))
+  child.stderr?.setEncoding('utf8').on('data', (text: string) => logged.push(...text.trimEnd().split('\n')))
   try {
     const port = await portOf(child, logged)
     const config = readConfig({})
