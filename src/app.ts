@@ -93,7 +93,7 @@ export function createApp(parts: AppParts) {
       cors({
         origin: [...parts.corsOrigins],
         allowHeaders: ['Authorization', 'Content-Type', 'Content-Encoding', 'Idempotency-Key', 'If-None-Match'],
-        exposeHeaders: ['ETag', 'RateLimit', 'RateLimit-Policy', 'Retry-After', 'X-Request-Id'],
+        exposeHeaders: ['Content-Disposition', 'ETag', 'RateLimit', 'RateLimit-Policy', 'Retry-After', 'X-Request-Id'],
         maxAge: 600,
       }),
     )
@@ -153,7 +153,9 @@ async function answer<E extends v.ObjectEntries>(
     try {
       const { headers, chunks } = await limits.run(principal.tenant, async () => open(await questionFor(signal)), signal)
       for (const [name, value] of Object.entries(headers)) c.header(name, value)
+      c.header('Vary', 'Authorization, Accept')
       if (c.req.method !== 'HEAD') return c.body(sent(chunks, close, (error) => breakOff(c, error, parts.log)))
+      await chunks.return?.()
     } catch (error) {
       close()
       throw error
@@ -187,10 +189,13 @@ function sent(
   done: () => void,
   failed: (error: unknown) => boolean,
 ): ReadableStream<Uint8Array> {
+  let left = false
   return new ReadableStream({
     async pull(controller) {
       try {
         const next = await chunks.next()
+        // It was being made when the caller went; the stream takes nothing more.
+        if (left) return
         if (!next.done) return controller.enqueue(next.value)
         controller.close()
       } catch (error) {
@@ -199,6 +204,7 @@ function sent(
       done()
     },
     async cancel() {
+      left = true
       done()
       await chunks.return?.()
     },
