@@ -5,16 +5,10 @@ import { cors } from 'hono/cors'
 import { HTTPException } from 'hono/http-exception'
 import { secureHeaders } from 'hono/secure-headers'
 import type * as v from 'valibot'
-import { assistants } from './analytics/assistants.ts'
 import type { Endpoint } from './analytics/endpoint.ts'
-import { events } from './analytics/events.ts'
-import { metrics } from './analytics/metrics.ts'
-import { overview } from './analytics/overview.ts'
+import { ENDPOINTS } from './analytics/endpoints.ts'
 import { readParameters } from './analytics/parameters.ts'
-import { rolling } from './analytics/rolling.ts'
-import { snapshots } from './analytics/snapshots.ts'
 import type { Scope } from './analytics/totals.ts'
-import { usersTop } from './analytics/users-top.ts'
 import type { Store } from './clickhouse/store.ts'
 import type { AnswerCache, Kept } from './http/answer-cache.ts'
 import { requireScope, type Principal, type Verifier } from './http/auth.ts'
@@ -24,6 +18,7 @@ import { postEvents, type Ingestion } from './ingest/post-events.ts'
 import type { Seals } from './ingest/seals.ts'
 import type { Log } from './log.ts'
 import type { Names } from './names.ts'
+import { reference } from './reference/routes.ts'
 
 export interface AppParts {
   readonly store: Store
@@ -46,17 +41,6 @@ interface Env {
   Bindings: { outgoing?: { destroy(): void } }
 }
 
-/** The seven endpoints of the product page. */
-const ENDPOINTS = {
-  '/analytics/overview': overview,
-  '/analytics/metrics': metrics,
-  '/analytics/rolling': rolling,
-  '/analytics/events': events,
-  '/analytics/assistants': assistants,
-  '/analytics/users/top': usersTop,
-  '/analytics/snapshots': snapshots,
-} as const
-
 export function createApp(parts: AppParts) {
   const app = new Hono<Env>()
 
@@ -74,6 +58,8 @@ export function createApp(parts: AppParts) {
       ms: Math.round((performance.now() - started) * 10) / 10,
     })
   })
+  // Before the policy below, which lets no page load anything: the reference has one of its own.
+  app.route('/', reference())
   app.use(
     secureHeaders({
       contentSecurityPolicy: { defaultSrc: ["'none'"], frameAncestors: ["'none'"] },

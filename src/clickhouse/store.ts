@@ -261,10 +261,11 @@ function bytesOf(stream: Readable, tag: string, signal: AbortSignal | undefined)
     let held: Buffer = Buffer.alloc(0)
     try {
       for await (const chunk of stream as AsyncIterable<Buffer>) {
-        const bytes = Buffer.concat([held, chunk])
+        const bytes = held.length > 0 ? Buffer.concat([held, chunk]) : chunk
         const at = tag === '' ? -1 : bytes.indexOf(mark)
         if (at !== -1) throw new Error(bytes.subarray(at, at + 2_000).toString())
-        const safe = Math.max(0, bytes.length - mark.length)
+        const begin = bytes.indexOf(mark[0] as number, Math.max(0, bytes.length - mark.length))
+        const safe = begin === -1 ? bytes.length : begin
         if (safe > 0) yield bytes.subarray(0, safe)
         held = bytes.subarray(safe)
       }
