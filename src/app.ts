@@ -5,16 +5,10 @@ import { cors } from 'hono/cors'
 import { HTTPException } from 'hono/http-exception'
 import { secureHeaders } from 'hono/secure-headers'
 import type * as v from 'valibot'
-import { assistants } from './analytics/assistants.ts'
 import type { Endpoint } from './analytics/endpoint.ts'
-import { events } from './analytics/events.ts'
-import { metrics } from './analytics/metrics.ts'
-import { overview } from './analytics/overview.ts'
+import { ENDPOINTS } from './analytics/endpoints.ts'
 import { readParameters } from './analytics/parameters.ts'
-import { rolling } from './analytics/rolling.ts'
-import { snapshots } from './analytics/snapshots.ts'
 import type { Scope } from './analytics/totals.ts'
-import { usersTop } from './analytics/users-top.ts'
 import type { Store } from './clickhouse/store.ts'
 import type { AnswerCache, Kept } from './http/answer-cache.ts'
 import { requireScope, type Principal, type Verifier } from './http/auth.ts'
@@ -24,6 +18,7 @@ import { postEvents, type Ingestion } from './ingest/post-events.ts'
 import type { Seals } from './ingest/seals.ts'
 import type { Log } from './log.ts'
 import type { Names } from './names.ts'
+import { reference } from './reference/routes.ts'
 
 export interface AppParts {
   readonly store: Store
@@ -46,17 +41,6 @@ interface Env {
   Bindings: { outgoing?: { destroy(): void } }
 }
 
-/** The seven endpoints of the product page. */
-const ENDPOINTS = {
-  '/analytics/overview': overview,
-  '/analytics/metrics': metrics,
-  '/analytics/rolling': rolling,
-  '/analytics/events': events,
-  '/analytics/assistants': assistants,
-  '/analytics/users/top': usersTop,
-  '/analytics/snapshots': snapshots,
-} as const
-
 export function createApp(parts: AppParts) {
   const app = new Hono<Env>()
 
@@ -74,6 +58,8 @@ export function createApp(parts: AppParts) {
       ms: Math.round((performance.now() - started) * 10) / 10,
     })
   })
+  // Before the policy below, which lets no page load anything: the reference has one of its own.
+  app.route('/', reference())
   app.use(
     secureHeaders({
       contentSecurityPolicy: { defaultSrc: ["'none'"], frameAncestors: ["'none'"] },
@@ -93,7 +79,7 @@ export function createApp(parts: AppParts) {
       cors({
         origin: [...parts.corsOrigins],
         allowHeaders: ['Authorization', 'Content-Type', 'Content-Encoding', 'Idempotency-Key', 'If-None-Match'],
-        exposeHeaders: ['ETag', 'RateLimit', 'RateLimit-Policy', 'Retry-After', 'X-Request-Id'],
+        exposeHeaders: ['Content-Disposition', 'ETag', 'RateLimit', 'RateLimit-Policy', 'Retry-After', 'X-Request-Id'],
         maxAge: 600,
       }),
     )
@@ -153,7 +139,9 @@ async function answer<E extends v.ObjectEntries>(
     try {
       const { headers, chunks } = await limits.run(principal.tenant, async () => open(await questionFor(signal)), signal)
       for (const [name, value] of Object.entries(headers)) c.header(name, value)
+      c.header('Vary', 'Authorization, Accept')
       if (c.req.method !== 'HEAD') return c.body(sent(chunks, close, (error) => breakOff(c, error, parts.log)))
+      await chunks.return?.()
     } catch (error) {
       close()
       throw error
@@ -187,10 +175,13 @@ function sent(
   done: () => void,
   failed: (error: unknown) => boolean,
 ): ReadableStream<Uint8Array> {
+  let left = false
   return new ReadableStream({
     async pull(controller) {
       try {
         const next = await chunks.next()
+        // It was being made when the caller went; the stream takes nothing more.
+        if (left) return
         if (!next.done) return controller.enqueue(next.value)
         controller.close()
       } catch (error) {
@@ -199,6 +190,7 @@ function sent(
       done()
     },
     async cancel() {
+      left = true
       done()
       await chunks.return?.()
     },

@@ -3,25 +3,33 @@ import { dateTime64, FEW_ROWS, tenantSql, type Store } from '../clickhouse/store
 import { badRequest } from '../http/errors.ts'
 import { toIso, type Instant } from '../time/calendar.ts'
 import { endpoint } from './endpoint.ts'
-import { common, eventType, limit, range, skip, text, type EventType } from './parameters.ts'
+import { eventsFile } from './events-file.ts'
+import { fileHeaders, format, formatOf, type FileFormat } from './formats.ts'
+import { common, eventType, openLimit, range, skip, text, type EventType } from './parameters.ts'
 import { COUNTS, filters, totalsOf, toMetrics, type Scope } from './totals.ts'
+
+/** Events of a page where no limit is given. */
+const PAGE_SIZE = 50
 
 export const events = endpoint({
   parameters: {
     ...range,
     eventType,
-    limit: limit(50),
+    format,
+    limit: openLimit(`Events of the answer. Where it is not given, ${PAGE_SIZE} in \`json\` and all in the other formats.`, PAGE_SIZE),
     skip,
-    cursor: text((value) => readCursor(value) !== null, 'wants a nextCursor of this endpoint'),
+    cursor: text(
+      (value) => readCursor(value) !== null,
+      'wants a nextCursor of this endpoint',
+      'Goes on after a page: its `pagination.nextCursor`.',
+      writeCursor({ at: 1298550180000, id: '4c2f0cbb5d83b8e0' }),
+    ),
     ...common,
   },
 
   async answer({ store, scope, parameters }) {
-    const { startDate: from, endDate: to, limit: size, skip: skipped } = parameters
-    const cursor = parameters.cursor === undefined ? null : readCursor(parameters.cursor)
-    if (cursor && skipped > 0) {
-      throw badRequest([{ parameter: 'skip', message: 'cannot be combined with cursor' }])
-    }
+    const { startDate: from, endDate: to, limit: size = PAGE_SIZE, skip: skipped } = parameters
+    const cursor = cursorOf(parameters)
     const [[totals], rows] = await Promise.all([
       totalsOf(store, scope, 'events_total', [{ from, to }], COUNTS),
       page(store, scope, { from, to, type: parameters.eventType, size, skipped, cursor }),
@@ -52,7 +60,27 @@ export const events = endpoint({
       },
     }
   },
+
+  export: {
+    wanted: (asked) => formatOf(asked) !== 'json',
+
+    async open({ store, scope, parameters, accept }) {
+      const { startDate: from, endDate: to, eventType: type, limit: size, skip: skipped } = parameters
+      const asked = formatOf({ parameters, accept }) as FileFormat
+      return {
+        headers: fileHeaders(asked, 'events', from, to),
+        chunks: await eventsFile(store, scope, asked, { from, to, type, size, skipped, cursor: cursorOf(parameters) }),
+      }
+    },
+  },
 })
+
+/** @throws ApiError 400 where the page is named twice */
+function cursorOf({ cursor: given, skip: skipped }: { cursor?: string | undefined; skip: number }): Position | null {
+  const cursor = given === undefined ? null : readCursor(given)
+  if (cursor && skipped > 0) throw badRequest([{ parameter: 'skip', message: 'cannot be combined with cursor' }])
+  return cursor
+}
 
 interface EventRow {
   id: string
@@ -112,12 +140,14 @@ function page(store: Store, scope: Scope, { from, to, type, size, skipped, curso
 }
 
 /** The last event of a page; the next page begins after it in (timestamp, id) order. */
-interface Position {
+export interface Position {
   at: Instant
   id: string
 }
 
-const writeCursor = ({ at, id }: Position) => Buffer.from(JSON.stringify([at, id])).toString('base64url')
+function writeCursor({ at, id }: Position): string {
+  return Buffer.from(JSON.stringify([at, id])).toString('base64url')
+}
 
 function readCursor(cursor: string): Position | null {
   try {

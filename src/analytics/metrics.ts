@@ -1,11 +1,11 @@
 /** GET /analytics/metrics: one entry per calendar day, ISO week or month that the range touches, zeros included. */
 import { periodsBetween, toIso } from '../time/calendar.ts'
 import { endpoint } from './endpoint.ts'
-import { common, period, range } from './parameters.ts'
+import { common, range, requiredPeriod } from './parameters.ts'
 import { NOTHING, toMetrics, totalsOf } from './totals.ts'
 
 export const metrics = endpoint({
-  parameters: { period: period(), ...range, ...common },
+  parameters: { period: requiredPeriod('One entry a calendar day, ISO week or calendar month.'), ...range, ...common },
 
   async answer({ store, scope, parameters }) {
     const { startDate, endDate, timezone } = parameters

@@ -10,7 +10,7 @@ const COMPLETE_DAYS = { day: 1, week: 7, month: 30 }
 const REALTIME_MS = 5 * 60_000
 
 export const overview = endpoint({
-  parameters: { period: period('week'), endDate, ...common },
+  parameters: { period: period('week', 'The last complete day, 7 days or 30 days.'), endDate, ...common },
 
   async answer({ store, scope, now, parameters }) {
     const { timezone } = parameters

@@ -15,6 +15,13 @@ const MAX_REPEATS = 100
 
 type Text = v.GenericSchema<string, unknown>
 
+/**
+ * What the reference says of a parameter, beside what its schema says by itself. Every value ends in a schema with its
+ * limits, so that src/reference/document.ts reads from here what `readParameters` checks.
+ */
+const about = <Value>(description: string, ...examples: unknown[]) =>
+  v.metadata<Value, { description: string; examples: unknown[] }>({ description, examples })
+
 /** A parameter that may be given once at most. */
 const once = <S extends Text>(schema: S) =>
   v.pipe(
@@ -27,60 +34,106 @@ const once = <S extends Text>(schema: S) =>
 const optional = <S extends Text>(schema: S) => v.optional(once(schema))
 const required = <S extends Text>(schema: S, message: string) => v.pipe(v.array(v.string(), message), once(schema))
 
+const ID_RULE = `wants 1 to ${MAX_ID_LENGTH} characters`
 const id = v.pipe(
   v.string(),
-  v.check((text) => text.length >= 1 && text.length <= MAX_ID_LENGTH, `wants 1 to ${MAX_ID_LENGTH} characters`),
-  v.check((text) => !text.includes('\0'), 'must not contain a NUL character'),
+  v.minLength(1, ID_RULE),
+  v.maxLength(MAX_ID_LENGTH, ID_RULE),
+  v.regex(/^[^\0]*$/, 'must not contain a NUL character'),
 )
 
-const ids = v.optional(
-  v.pipe(
-    v.array(id),
-    v.maxLength(MAX_REPEATS, `may be given at most ${MAX_REPEATS} times`),
-    v.transform((values) => [...new Set(values)]),
-  ),
-)
-
-const whole = (min: number, max: number) =>
-  v.pipe(
-    v.string(),
-    v.check(
-      (text) => /^\d{1,15}$/.test(text) && Number(text) >= min && Number(text) <= max,
-      `wants a whole number from ${min} to ${max}`,
+const ids = (of: string, example: string) =>
+  v.optional(
+    v.pipe(
+      v.array(id),
+      v.maxLength(MAX_REPEATS, `may be given at most ${MAX_REPEATS} times`),
+      v.transform((values) => [...new Set(values)]),
+      about(`Only ${of}. May be repeated; an id that nobody has used matches nothing.`, [example]),
     ),
-    v.transform(Number),
   )
 
-const oneOf = <const T extends readonly string[]>(values: T) =>
-  v.picklist(values, `wants ${values.slice(0, -1).join(', ')} or ${values.at(-1)}`)
+const whole = (min: number, max: number, description: string, example: number) => {
+  const rule = `wants a whole number from ${min} to ${max}`
+  return v.pipe(
+    v.string(),
+    v.regex(/^\d{1,15}$/, rule),
+    v.transform(Number),
+    v.number(),
+    v.integer(),
+    v.minValue(min, rule),
+    v.maxValue(max, rule),
+    about(description, example),
+  )
+}
 
-const instant = v.string()
+const oneOf = <const T extends readonly string[]>(values: T, description: string) =>
+  v.pipe(
+    v.picklist(values, `wants ${values.slice(0, -1).join(', ')} or ${values.at(-1)}`),
+    about(description, values[0]),
+  )
+
+/** Text here; `readParameters` reads it, as that takes the request's timezone. */
+const instant = (description: string, example: string) =>
+  v.pipe(
+    v.string(),
+    about(`${description} An ISO 8601 date (midnight in \`timezone\`) or date-time (in \`timezone\` where it has no offset).`, example),
+  )
 
 export const timezone = v.optional(
-  v.pipe(
-    once(v.pipe(v.string(), v.check(isTimeZone, 'wants an IANA time zone such as Europe/Berlin'))),
+  once(
+    v.pipe(
+      v.string(),
+      v.check(isTimeZone, 'wants an IANA time zone such as Europe/Berlin'),
+      about('IANA time zone in which dates are read and days, weeks and months begin.', 'Europe/Berlin'),
+    ),
   ),
   ['UTC'],
 )
 
 /** The parameters of DESIGN §3 that every endpoint has. */
-export const common = { assistant: ids, user: ids, timezone }
-
-export const range = {
-  startDate: required(instant, 'is required: an ISO 8601 date or date-time'),
-  endDate: required(instant, 'is required: an ISO 8601 date or date-time'),
+export const common = {
+  assistant: ids('events of these assistants', 'channel_ubuntu'),
+  user: ids('events of these users', 'user_47c5944d63b3'),
+  timezone,
 }
 
-export const endDate = optional(instant)
-export const period = (fallback?: Period) =>
-  fallback ? v.optional(once(oneOf(PERIODS)), [fallback]) : required(oneOf(PERIODS), 'is required: day, week or month')
-export const eventType = optional(oneOf(EVENT_TYPES))
-export const limit = (fallback: number) => v.optional(once(whole(1, 1_000)), [String(fallback)])
-export const skip = v.optional(once(whole(0, Number.MAX_SAFE_INTEGER)), ['0'])
-export const window = v.optional(once(whole(1, 90)), ['7'])
-export const text = (check: (given: string) => boolean, message: string) =>
-  optional(v.pipe(v.string(), v.check(check, message)))
-export const choice = <const T extends readonly string[]>(values: T) => optional(oneOf(values))
+export const range = {
+  startDate: required(
+    instant('First moment of the range.', '2011-02-18'),
+    'is required: an ISO 8601 date or date-time',
+  ),
+  endDate: required(
+    instant('End of the range, not part of it.', '2011-02-25'),
+    'is required: an ISO 8601 date or date-time',
+  ),
+}
+
+/** A moment that need not be given; see `instant`. */
+export const moment = (description: string, example: string) => optional(instant(description, example))
+export const endDate = moment('Looks back from this moment; now where not given.', '2011-02-25')
+
+export const period = (fallback: Period, description: string) =>
+  v.optional(once(oneOf(PERIODS, description)), [fallback])
+export const requiredPeriod = (description: string) =>
+  required(oneOf(PERIODS, description), 'is required: day, week or month')
+
+export const eventType = optional(oneOf(EVENT_TYPES, 'Only events of this type.'))
+
+const MAX_LIMIT = 1_000
+export const limit = (fallback: number, description: string) =>
+  v.optional(once(whole(1, MAX_LIMIT, description, fallback)), [String(fallback)])
+/** Without a fallback in the check: what is meant where it is not given depends on another parameter. */
+export const openLimit = (description: string, example: number) => optional(whole(1, MAX_LIMIT, description, example))
+
+export const skip = v.optional(
+  once(whole(0, Number.MAX_SAFE_INTEGER, 'Passes over so many events; `cursor` costs the same at any depth.', 0)),
+  ['0'],
+)
+export const window = v.optional(once(whole(1, 90, 'Length of the window in days of 24 hours.', 7)), ['7'])
+export const text = (check: (given: string) => boolean, message: string, description: string, example: string) =>
+  optional(v.pipe(v.string(), v.check(check, message), about(description, example)))
+export const choice = <const T extends readonly string[]>(values: T, description: string) =>
+  optional(oneOf(values, description))
 
 /**
  * Checks a query string against the parameters an endpoint has.

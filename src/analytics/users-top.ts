@@ -22,7 +22,7 @@ import {
 } from './totals.ts'
 
 export const usersTop = endpoint({
-  parameters: { ...range, limit: limit(10), ...common },
+  parameters: { ...range, limit: limit(10, 'Users on the list.'), ...common },
 
   async answer({ store, names, scope, parameters }) {
     const { startDate, endDate } = parameters

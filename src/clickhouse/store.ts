@@ -4,7 +4,9 @@
  */
 import { ClickHouseError, ClickHouseLogLevel, createClient, SettingsMap, type ClickHouseClient, type ClickHouseSettings } from '@clickhouse/client'
 import { randomUUID } from 'node:crypto'
+import type { Readable } from 'node:stream'
 import { ApiError, unavailable } from '../http/errors.ts'
+import { MAX_EXPORTS } from '../http/limits.ts'
 import { ID_HASH } from '../ingest/id-filter.ts'
 
 /** Who asks: the tenant's number (0: a tenant nobody has written to yet) and what becomes of the query. */
@@ -66,8 +68,29 @@ const UNTHREADED: ClickHouseSettings = {
 /** For queries whose rows all lie where the sort key says, and are few. */
 export const FEW_ROWS: ClickHouseSettings = { max_threads: 1, optimize_use_projections: 0 }
 
+export type StreamFormat = 'CSVWithNames' | 'Parquet' | 'TSVRaw'
+
+/** Bounds memory and not the length: that is up to the range, and the pace up to whoever reads. */
+const STREAM_SETTINGS: ClickHouseSettings = {
+  max_execution_time: 3_600,
+  max_result_rows: '0',
+  max_threads: 2,
+  // Only where no index gives the order: by user over several parts.
+  max_bytes_before_external_sort: '268435456',
+  output_format_parquet_row_group_size: '65536',
+  output_format_parquet_parallel_encoding: 0,
+  date_time_output_format: 'iso',
+  // RFC 4180; what is null is nothing, and an empty text is "".
+  format_csv_null_representation: '',
+  output_format_csv_crlf_end_of_line: 1,
+}
+
+const EXCEPTION_TAG = 'x-clickhouse-exception-tag'
+
 export class Store {
   readonly #reader: ClickHouseClient
+  /** Reads too, over connections of its own: an export holds one as long as its reader takes. */
+  readonly #exporter: ClickHouseClient
   readonly writer: ClickHouseClient
   readonly admin: ClickHouseClient
   readonly #limits: ClickHouseSettings
@@ -89,6 +112,12 @@ export class Store {
       ...shared,
       ...options.reader,
       max_open_connections: 64,
+      request_timeout: options.queryTimeoutSeconds * 1000 + 5_000,
+    })
+    this.#exporter = createClient({
+      ...shared,
+      ...options.reader,
+      max_open_connections: MAX_EXPORTS,
       request_timeout: options.queryTimeoutSeconds * 1000 + 5_000,
     })
     this.writer = createClient({ ...shared, ...options.writer, max_open_connections: 16, request_timeout: 120_000 })
@@ -127,6 +156,39 @@ export class Store {
         ...(asker.signal ? { abort_signal: asker.signal } : {}),
       })
       return parseRows<Row>(await result.text())
+    } catch (error) {
+      throw asApiError(error)
+    } finally {
+      asker.onQuery?.(name, performance.now() - started)
+    }
+  }
+
+  /**
+   * Runs one named query for one tenant and gives its answer as ClickHouse writes it, at the pace at which it is taken,
+   * however long it is. `return` and the asker's signal cancel the query.
+   * @throws ApiError as `read` does, where the query fails before its first byte; a later failure is thrown by `next`
+   */
+  async stream(
+    asker: Asker,
+    name: string,
+    sql: TenantSql,
+    format: StreamFormat,
+    params: Record<string, unknown> = {},
+  ): Promise<AsyncIterableIterator<Uint8Array>> {
+    const started = performance.now()
+    try {
+      const { stream, response_headers } = await this.#exporter.exec({
+        query: `${sql} FORMAT ${format}`,
+        query_id: `${name}-${randomUUID()}`,
+        query_params: { tenant: asker.tenant, ...params },
+        clickhouse_settings: {
+          ...this.#limits,
+          ...STREAM_SETTINGS,
+          additional_table_filters: this.#tenantFilters(asker.tenant),
+        },
+        ...(asker.signal ? { abort_signal: asker.signal } : {}),
+      })
+      return bytesOf(stream as Readable, String(response_headers[EXCEPTION_TAG] ?? ''), asker.signal)
     } catch (error) {
       throw asApiError(error)
     } finally {
@@ -191,7 +253,56 @@ export class Store {
   }
 
   async close(): Promise<void> {
-    await Promise.all([this.#reader.close(), this.writer.close(), this.admin.close()])
+    await Promise.all([this.#reader.close(), this.#exporter.close(), this.writer.close(), this.admin.close()])
+  }
+}
+
+/**
+ * The bytes of an answer. ClickHouse 26.7 writes what goes wrong half way into it, behind a tag that the headers name,
+ * and cuts the connection: that text is the log's and never the caller's.
+ */
+function bytesOf(stream: Readable, tag: string, signal: AbortSignal | undefined): AsyncIterableIterator<Uint8Array> {
+  let stopped = false
+  const stop = () => {
+    stopped = true
+    stream.destroy()
+  }
+  signal?.addEventListener('abort', stop, { once: true })
+  if (signal?.aborted) stop()
+  const mark = Buffer.from(`\r\n__exception__\r\n${tag}`)
+  async function* all(): AsyncGenerator<Uint8Array> {
+    // The end of a chunk may be the beginning of the mark.
+    let held: Buffer = Buffer.alloc(0)
+    try {
+      for await (const chunk of stream as AsyncIterable<Buffer>) {
+        const bytes = held.length > 0 ? Buffer.concat([held, chunk]) : chunk
+        const at = tag === '' ? -1 : bytes.indexOf(mark)
+        if (at !== -1) throw new Error(bytes.subarray(at, at + 2_000).toString())
+        const begin = bytes.indexOf(mark[0] as number, Math.max(0, bytes.length - mark.length))
+        const safe = begin === -1 ? bytes.length : begin
+        if (safe > 0) yield bytes.subarray(0, safe)
+        held = bytes.subarray(safe)
+      }
+      if (held.length > 0 && !stopped) yield held
+    } catch (error) {
+      // To be stopped is no failure: nobody is there to be told.
+      if (!stopped) throw error
+    } finally {
+      signal?.removeEventListener('abort', stop)
+      stream.destroy()
+    }
+  }
+  const chunks = all()
+  return {
+    [Symbol.asyncIterator]() {
+      return this
+    },
+    next: () => chunks.next(),
+    // A generator would finish the step it is in first, and ClickHouse may be long about that.
+    return() {
+      stop()
+      return chunks.return(undefined)
+    },
   }
 }
 

@@ -16,6 +16,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs, promisify } from 'node:util'
 import { createGunzip, gzip } from 'node:zlib'
 import { decodeJwt } from 'jose'
+import { AnalyticsError, createAnalyticsClient, type AnalyticsClient, type Receipt } from '../client.ts'
 import { ConfigError, readConfig, type Config } from '../config.ts'
 import { loadLocalKey, signLocalToken } from '../http/local-key.ts'
 import { formatBytes, formatCount, Progress } from './progress.ts'
@@ -314,12 +315,6 @@ const withoutBom = (line: Buffer) => (line[0] === 0xef && line[1] === 0xbb && li
 
 // --------------------------------------------------------------------------------------------------------- sending
 
-interface Receipt {
-  accepted: number
-  duplicates: number
-  rejected: Array<{ index: number; message: string }>
-}
-
 interface ClientOptions {
   readonly url: URL
   readonly token: string
@@ -333,14 +328,14 @@ interface ClientOptions {
 /** The service as seen from here. */
 class Client {
   readonly #options: ClientOptions
-  readonly #events: URL
+  readonly #service: AnalyticsClient
   #lastProgress = 0
   #troubled = false
   bytesSent = 0
 
   constructor(options: ClientOptions) {
     this.#options = options
-    this.#events = new URL('analytics/events', options.url)
+    this.#service = createAnalyticsClient(options)
   }
 
   /** @throws LoadError where nothing speaks HTTP at the address */
@@ -390,28 +385,26 @@ class Client {
     }
   }
 
-  async #attempt(body: Buffer): Promise<{ receipt: Receipt } | { trouble: string; retryAfterMs: number }> {
-    const { token, signal, url } = this.#options
+  async #attempt(body: Uint8Array<ArrayBuffer>): Promise<{ receipt: Receipt } | { trouble: string; retryAfterMs: number }> {
+    const { signal, url } = this.#options
     // Not AbortSignal.any: on Node 20 the long-lived signal would keep every signal derived from it.
     const attempt = new AbortController()
     const abort = () => attempt.abort()
     signal.addEventListener('abort', abort)
     const timer = setTimeout(abort, ATTEMPT_MS)
-    let response: Response
-    let text: string
     try {
-      response = await fetch(this.#events, {
-        method: 'POST',
-        headers: {
-          Authorization: `Bearer ${token}`,
-          'Content-Type': 'application/x-ndjson',
-          'Content-Encoding': 'gzip',
-        },
-        body,
+      const receipt = await this.#service.postEvents(body, {
+        contentType: 'application/x-ndjson',
+        contentEncoding: 'gzip',
         signal: attempt.signal,
       })
-      text = await response.text()
+      this.bytesSent += body.length
+      return { receipt }
     } catch (error) {
+      if (error instanceof AnalyticsError) {
+        if (!RETRIED_STATUS.has(error.status)) throw new LoadError(this.#said(error))
+        return { trouble: this.#said(error), retryAfterMs: 1000 * (error.retryAfterSeconds ?? 0) }
+      }
       signal.throwIfAborted()
       const reason = attempt.signal.aborted ? `does not answer within ${ATTEMPT_MS / 1000} s` : `is out of reach (${codeOf(error)})`
       return { trouble: `the service at ${url.origin} ${reason}`, retryAfterMs: 0 }
@@ -419,45 +412,17 @@ class Client {
       clearTimeout(timer)
       signal.removeEventListener('abort', abort)
     }
-    if (RETRIED_STATUS.has(response.status)) {
-      return { trouble: this.#said(response, text), retryAfterMs: retryAfter(response.headers.get('Retry-After')) }
-    }
-    const receipt = response.ok ? receiptOf(text) : undefined
-    if (!receipt) throw new LoadError(this.#said(response, text))
-    this.bytesSent += body.length
-    return { receipt }
   }
 
-  #said({ status, ok }: Response, text: string): string {
-    let error: { message?: unknown; details?: Array<{ parameter: string; message: string }> } | undefined
-    try {
-      error = (JSON.parse(text) as { error?: typeof error }).error
-    } catch {
-      // Whatever sent it, it was no AGNT Analytics.
+  #said({ status, code, message, details }: AnalyticsError): string {
+    if (code === 'unknown') {
+      const why = status < 300 ? '' : ' without a reason'
+      return `${this.#options.url.origin} answered ${status}${why}: is it an AGNT Analytics service?`
     }
-    if (typeof error?.message !== 'string') {
-      return `${this.#options.url.origin} answered ${status}${ok ? '' : ' without a reason'}: is it an AGNT Analytics service?`
-    }
-    const details = (error.details ?? []).map(({ parameter, message }) => ` ${parameter} ${message}.`).join('')
+    const all = details.map((detail) => ` ${detail.parameter} ${detail.message}.`).join('')
     const hint = status === 401 ? this.#options.tokenHint : status === 413 ? ' Try a smaller --batch.' : ''
-    return `the service answered ${status}: ${error.message}${details}${hint}`.replace(/\.$/, '')
+    return `the service answered ${status}: ${message}${all}${hint}`.replace(/\.$/, '')
   }
-}
-
-function receiptOf(text: string): Receipt | undefined {
-  try {
-    const { data } = JSON.parse(text) as { data: Receipt }
-    return Number.isInteger(data.accepted) && Number.isInteger(data.duplicates) && Array.isArray(data.rejected) ? data : undefined
-  } catch {
-    return undefined
-  }
-}
-
-/** Milliseconds; the header holds seconds or a date. */
-function retryAfter(header: string | null): number {
-  if (header === null) return 0
-  const ms = /^\d+$/.test(header) ? Number(header) * 1000 : Date.parse(header) - Date.now()
-  return ms > 0 ? ms : 0
 }
 
 /** The code of a system or network error, or what else there is to say. */

@@ -52,6 +52,9 @@ const MAX_TENANTS = 10_000
  */
 export const PLACES = { server: 64, embedded: 4 * availableParallelism() }
 
+/** Exports of all tenants at once: each holds a connection to ClickHouse for as long as its reader takes. */
+export const MAX_EXPORTS = 32
+
 export class TenantLimits {
   readonly #perSecond: number
   readonly #concurrent: number
@@ -65,6 +68,7 @@ export class TenantLimits {
   #waiting = 0
   /** Exports that are being sent, by tenant. */
   readonly #exports = new Map<string, number>()
+  #openExports = 0
 
   constructor(perSecond: number, concurrent: number, total: number = PLACES.server) {
     this.#perSecond = perSecond
@@ -132,16 +136,19 @@ export class TenantLimits {
    * Begins an export. Only its first rows take a place of the tenant, as its length is up to whoever reads it; so the
    * number of open ones is limited on its own.
    * @returns to be called when it is over; more than once does no harm
-   * @throws ApiError 429
+   * @throws ApiError 429, or 503 where too many of all tenants are
    */
   openExport(tenant: string): () => void {
     const open = this.#exports.get(tenant) ?? 0
     if (open >= this.#concurrent) throw refusal(429, 'Too many exports are being sent to this tenant.')
+    if (this.#openExports >= MAX_EXPORTS) throw refusal(503, 'Too many exports are being sent right now.')
     this.#exports.set(tenant, open + 1)
+    this.#openExports++
     let closed = false
     return () => {
       if (closed) return
       closed = true
+      this.#openExports--
       const left = (this.#exports.get(tenant) ?? 1) - 1
       if (left > 0) this.#exports.set(tenant, left)
       else this.#exports.delete(tenant)

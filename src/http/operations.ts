@@ -1,7 +1,7 @@
 /** What operators and orchestrators ask: is it alive, is it ready, do the rollups still say what the raw log says. */
 import { Hono } from 'hono'
 import { badRequest } from './errors.ts'
-import { readParameters, choice, endDate } from '../analytics/parameters.ts'
+import { readParameters, choice, moment } from '../analytics/parameters.ts'
 import type { Store } from '../clickhouse/store.ts'
 import { reconcile, type Reconciliation } from '../ingest/reconcile.ts'
 import type { Seals } from '../ingest/seals.ts'
@@ -57,6 +57,12 @@ export class SelfCheck {
   }
 }
 
+export const reconcileParameters = {
+  startDate: moment('Compares from here on; from the first event where not given.', '2011-02-18'),
+  endDate: moment('Compares up to here; up to the last event where not given.', '2011-02-25'),
+  repair: choice(['false', 'true'], 'Whether to write anew what differs.'),
+}
+
 /** Routes under /health and /operations. */
 export function operations(parts: OperationsParts, check: SelfCheck) {
   const app = new Hono()
@@ -81,10 +87,7 @@ export function operations(parts: OperationsParts, check: SelfCheck) {
   // Across all tenants, so it wants a scope that no tenant's token should have.
   app.post('/operations/reconcile', async (c) => {
     requireScope(await parts.verifier.verify(c.req.header('Authorization')), 'analytics:operate')
-    const given = readParameters(
-      { startDate: endDate, endDate, repair: choice(['true', 'false']) },
-      new URL(c.req.url).search,
-    )
+    const given = readParameters(reconcileParameters, new URL(c.req.url).search)
     const range = { from: given.startDate ?? MIN_INSTANT, to: given.endDate ?? MAX_INSTANT, repair: given.repair === 'true', onRepaired: parts.onRepaired }
     if (range.from >= range.to) throw badRequest([{ parameter: 'endDate', message: 'must be after startDate' }])
     const result = await reconcile(parts.store, parts.seals, (work) => parts.writer.exclusive(work), range)

@@ -39,9 +39,9 @@ const FIELDS = new Set([
 const TYPES: ReadonlySet<unknown> = new Set(EVENT_TYPES)
 
 /** Above this a cost in nano-dollars would no longer be an exact number; no single event costs a million dollars. */
-const MAX_COST = 1_000_000
-const MAX_TOKENS = 0xffff_ffff
-const MAX_METADATA_BYTES = 4_096
+export const MAX_COST = 1_000_000
+export const MAX_TOKENS = 0xffff_ffff
+export const MAX_METADATA_BYTES = 4_096
 
 /**
  * Checks one event.

@@ -5,6 +5,7 @@
  *     HOSTILE_REQUESTS   how many are sent through the app, 10,000 by default; the others come on top
  *     HOSTILE_SEED       repeats a run: a failure prints its seed, and fast-check shrinks it to the request it takes
  */
+import { parse } from 'csv-parse/sync'
 import * as fc from 'fast-check'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
@@ -101,7 +102,7 @@ function shown({ method, url, headers, body = '' }: Attack): string {
   return `${method} ${url.slice(0, 3_000)} ${JSON.stringify(headers)} ${text.slice(0, 2_000)}`
 }
 
-const REFUSALS = new Set([400, 401, 403, 404, 405, 406, 413, 415, 422])
+const REFUSALS = new Set([400, 401, 403, 404, 405, 406, 409, 413, 415, 422])
 
 const isComplaint = ({ parameter, message }: Record<string, unknown>) =>
   typeof parameter === 'string' && typeof message === 'string'
@@ -118,7 +119,7 @@ function faultsOf(request: Attack, { status, headers, text }: Answer): string[] 
     return faults
   }
   const type = headers.get('Content-Type') ?? ''
-  if (status === 200 && /^(text\/csv|application\/x-ndjson)/.test(type)) return faults
+  if (status === 200 && /^(text\/csv|application\/x-ndjson|application\/vnd\.apache\.parquet)/.test(type)) return faults
   if (!type.startsWith('application/json')) return [...faults, `Content-Type ${type}`]
   let body
   try {
@@ -141,6 +142,22 @@ function faultsOf(request: Attack, { status, headers, text }: Answer): string[] 
   for (const word of INSIDE)
     if (text.includes(word) && !sent.includes(word)) faults.push(`says ${JSON.stringify(word)}`)
   return faults
+}
+
+/** A file as the values it holds; in CSV metadata is the text of an object. */
+function fileOf(type: string, text: string): unknown {
+  if (!type.startsWith('text/csv')) return text.split('\n').flatMap((line) => (line === '' ? [] : [JSON.parse(line) as unknown]))
+  const rows = parse(text) as string[][]
+  return rows.map((row) => row.map((cell) => (cell.startsWith('{') && isJson(cell) ? (JSON.parse(cell) as unknown) : cell)))
+}
+
+function isJson(text: string): boolean {
+  try {
+    JSON.parse(text)
+    return true
+  } catch {
+    return false
+  }
 }
 
 function safelyDecoded(url: string): string {
@@ -260,8 +277,8 @@ describe('a hostile id is an id like any other', { timeout: 300_000 }, () => {
         headers: { 'X-Request-Id': 'mine' },
       }
       const { status, text, headers } = await send(request, token)
-      const isJson = headers.get('Content-Type')?.startsWith('application/json')
-      return { status, body: isJson ? JSON.parse(text) : text }
+      const type = headers.get('Content-Type') ?? ''
+      return { status, body: type.startsWith('application/json') ? JSON.parse(text) : fileOf(type, text) }
     }
     const filters = new Set(['assistant', 'user'])
     const [hostile, harmless] = await Promise.all([
@@ -342,6 +359,7 @@ describe('a hostile id is an id like any other', { timeout: 300_000 }, () => {
       [],
       [['timezone', 'Asia/Kathmandu']],
       [['format', 'csv']],
+      [['format', 'ndjson']],
       [['eventType', 'incomingMessages']],
       [['limit', '0']],
       [['nonsense', '1']],

@@ -171,7 +171,7 @@ const RIGHT: Record<string, string[]> = {
   limit: ['1', '50', '1000'],
   skip: ['0', '3'],
   eventType: ['incomingMessages', 'tasksCompleted'],
-  format: ['json', 'ndjson', 'csv'],
+  format: ['json', 'ndjson', 'csv', 'parquet'],
   timezone: ZONES,
   cursor: [],
   assistant: ['a'],

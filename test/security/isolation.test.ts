@@ -80,7 +80,7 @@ function reads(cursors: readonly string[]): Question[] {
       get('metrics', { period, ...RAGGED }),
       get('snapshots', { period, ...RANGE }),
     )
-    for (const format of ['json', 'ndjson', 'csv']) questions.push(get('snapshots', { period, format, ...RAGGED }))
+    for (const format of ['json', 'ndjson', 'csv', 'parquet']) questions.push(get('snapshots', { period, format, ...RAGGED }))
   }
   for (const window of [1, 7, 90])
     questions.push(get('rolling', { window }), get('rolling', { window, endDate: '2026-02-14T07:08' }))
@@ -93,6 +93,8 @@ function reads(cursors: readonly string[]): Question[] {
     get('users/top', { startDate: CROWD_DAY, endDate: '2025-12-02', limit: 3, assistant: 'assistant 0' }),
     get('users/top', { ...RANGE, startDate: CROWD_DAY, limit: 1_000 }),
     get('events', { ...RANGE, limit: 1_000 }),
+    ...['ndjson', 'csv', 'parquet'].map((format) => get('events', { ...RANGE, format })),
+    get('events', { ...RAGGED, format: 'csv', user: ['only globex', 'user 2'] }),
     get('events', { ...RANGE, skip: 230, limit: 20 }),
     get('events', { ...RANGE, eventType: 'tasksCompleted' }),
     get('events', { ...RANGE, eventType: 'incomingMessages', limit: 1, user: 'user 3' }),
@@ -264,11 +266,17 @@ async function leaks(world: World, told: Expected, { again = false, callers = CA
 }
 
 const FILTER = 'tenant = {tenant:UInt32}'
+/** What a query says of itself wins over what it is sent with. */
+const UNFILTERED = ' SETTINGS additional_table_filters = {}'
 
 /** Without the tenant in the text of the queries; what ClickHouse is told to add by itself is still there. */
 class WithoutPredicate extends Store {
   override read<Row>(asker: Asker, name: string, sql: TenantSql, ...rest: [Record<string, unknown>?]): Promise<Row[]> {
     return super.read(asker, name, sql.replaceAll(FILTER, '1') as TenantSql, ...rest)
+  }
+
+  override stream(...[asker, name, sql, ...rest]: Parameters<Store['stream']>) {
+    return super.stream(asker, name, sql.replaceAll(FILTER, '1') as TenantSql, ...rest)
   }
 }
 
@@ -277,11 +285,19 @@ class WithoutTableFilters extends Store {
   override read<Row>(asker: Asker, name: string, sql: TenantSql, params = {}): Promise<Row[]> {
     return this.readInternal(name, sql, { tenant: asker.tenant, ...params })
   }
+
+  override stream(...[asker, name, sql, ...rest]: Parameters<Store['stream']>) {
+    return super.stream(asker, name, `${sql}${UNFILTERED}` as TenantSql, ...rest)
+  }
 }
 
 class WithoutTenant extends Store {
   override read<Row>(asker: Asker, name: string, sql: TenantSql, params = {}): Promise<Row[]> {
     return this.readInternal(name, sql.replaceAll(FILTER, '1'), { tenant: asker.tenant, ...params })
+  }
+
+  override stream(...[asker, name, sql, ...rest]: Parameters<Store['stream']>) {
+    return super.stream(asker, name, `${sql.replaceAll(FILTER, '1')}${UNFILTERED}` as TenantSql, ...rest)
   }
 }
 
@@ -373,6 +389,8 @@ describe('the checks would notice', SLOW, () => {
       'cursor=',
       'format=csv',
       'format=ndjson',
+      '/analytics/events?startDate=2026-01-15&endDate=2026-03-02&format=csv',
+      '/analytics/events?startDate=2026-01-15&endDate=2026-03-02&format=parquet',
       `${NARROWED}: `,
       'POST /analytics/events',
     ]) {

@@ -1,0 +1,18 @@
+import { assistants } from './assistants.ts'
+import { events } from './events.ts'
+import { metrics } from './metrics.ts'
+import { overview } from './overview.ts'
+import { rolling } from './rolling.ts'
+import { snapshots } from './snapshots.ts'
+import { usersTop } from './users-top.ts'
+
+/** The seven endpoints of the product page. */
+export const ENDPOINTS = {
+  '/analytics/overview': overview,
+  '/analytics/metrics': metrics,
+  '/analytics/rolling': rolling,
+  '/analytics/events': events,
+  '/analytics/assistants': assistants,
+  '/analytics/users/top': usersTop,
+  '/analytics/snapshots': snapshots,
+} as const

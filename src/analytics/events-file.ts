@@ -1,0 +1,72 @@
+/** The events of a range as a file, newest first as everywhere, written by ClickHouse and passed on as it comes. */
+import { dateTime64, tenantSql, type Store } from '../clickhouse/store.ts'
+import type { Instant } from '../time/calendar.ts'
+import type { Position } from './events.ts'
+import type { FileFormat } from './formats.ts'
+import type { EventType } from './parameters.ts'
+import { filters, type Scope } from './totals.ts'
+
+/** Which events; `size` undefined means all of them. */
+export interface Cutting {
+  readonly from: Instant
+  readonly to: Instant
+  readonly type: EventType | undefined
+  readonly size: number | undefined
+  readonly skipped: number
+  readonly cursor: Position | null
+}
+
+/** @throws ApiError where the query fails before its first byte */
+export function eventsFile(store: Store, scope: Scope, as: FileFormat, wanted: Cutting) {
+  const { from, to, type, size, skipped, cursor } = wanted
+  const after = cursor
+    ? ` AND timestamp <= {at:DateTime64(3, 'UTC')} AND (timestamp < {at:DateTime64(3, 'UTC')} OR id < {id:String})`
+    : ''
+  const ofType = type ? ` AND event_type = {type:String}` : ''
+  const part = size === undefined ? (skipped > 0 ? ' OFFSET {skipped:UInt64}' : '') : ' LIMIT {size:UInt32} OFFSET {skipped:UInt64}'
+  const columns = as === 'ndjson' ? LINE : COLUMNS
+  return store.stream(
+    scope,
+    'events_file',
+    tenantSql(`SELECT ${columns as ''}
+     FROM events
+     WHERE tenant = {tenant:UInt32}
+       AND timestamp >= {from:DateTime64(3, 'UTC')} AND timestamp < {to:DateTime64(3, 'UTC')}
+       ${after as ''}${ofType as ''}${filters(scope)}
+     ORDER BY timestamp DESC, id DESC${part as ''}`),
+    ({ ndjson: 'TSVRaw', csv: 'CSVWithNames', parquet: 'Parquet' } as const)[as],
+    {
+      from: dateTime64(from),
+      to: dateTime64(to),
+      at: dateTime64(cursor?.at ?? 0),
+      id: cursor?.id ?? '',
+      type: type ?? '',
+      size: size ?? 0,
+      skipped,
+      assistants: scope.assistants ?? [],
+      users: scope.users ?? [],
+    },
+  )
+}
+
+/** What was not sent is null, as in JSON; `metadata` is the text of a JSON object. */
+const COLUMNS = `id, CAST(event_type, 'String') AS eventType, timestamp, CAST(assistant, 'String') AS assistant, user,
+  cost_nanos / 1e9 AS cost, input_tokens AS inputTokens, output_tokens AS outputTokens,
+  nullIf(CAST(model, 'String'), '') AS model, nullIf(trace_id, '') AS traceId, nullIf(metadata, '') AS metadata`
+
+/**
+ * The same as a JSON object a line, which POST /analytics/events takes as it is. Written here because `metadata` is JSON
+ * already: JSONEachRow would make a text of it.
+ */
+const LINE = `concat(
+  '{"id":', toJSONString(id),
+  ',"eventType":"', CAST(event_type, 'String'),
+  '","timestamp":', toJSONString(timestamp),
+  ',"assistant":', toJSONString(CAST(assistant, 'String')),
+  ',"user":', toJSONString(user),
+  ',"cost":', toJSONString(cost_nanos / 1e9),
+  ',"inputTokens":', toString(input_tokens),
+  ',"outputTokens":', toString(output_tokens),
+  ',"model":', if(model = '', 'null', toJSONString(CAST(model, 'String'))),
+  ',"traceId":', if(trace_id = '', 'null', toJSONString(trace_id)),
+  ',"metadata":', if(metadata = '', 'null', metadata), '}')`

@@ -1,0 +1,458 @@
+/**
+ * GET /openapi.json: the service in OpenAPI 3.1, made from the schemas that check its requests and its answers. Written
+ * here are only words, and which header or status goes where.
+ */
+import { readFileSync } from 'node:fs'
+import { toJsonSchema, toJsonSchemaDefs, type ConversionConfig } from '@valibot/to-json-schema'
+import * as v from 'valibot'
+import { ANSWERS, ERROR_CODES, Liveness, NAMED, Readiness, RECEIVED, RECONCILED } from '../analytics/answers.ts'
+import { ENDPOINTS } from '../analytics/endpoints.ts'
+import { MEDIA_TYPES } from '../analytics/formats.ts'
+import { reconcileParameters } from '../http/operations.ts'
+import { MAX_BYTES, MAX_EVENTS } from '../ingest/post-events.ts'
+import { sentEvent } from '../ingest/sent-event.ts'
+
+type Path = keyof typeof ENDPOINTS
+
+/** A JSON Schema of the 2020-12 kind, as far as the reference page looks into it. */
+export interface Schema {
+  $ref?: string
+  type?: string | string[]
+  const?: unknown
+  enum?: unknown[]
+  anyOf?: Schema[]
+  properties?: Record<string, Schema>
+  items?: Schema
+  required?: string[]
+  description?: string
+  examples?: unknown[]
+  default?: unknown
+  minimum?: number
+  maximum?: number
+  minLength?: number
+  maxLength?: number
+  maxItems?: number
+  format?: string
+}
+
+export interface Parameter {
+  name: string
+  in: 'query' | 'header'
+  required: boolean
+  description: string
+  schema: Schema
+  example?: unknown
+}
+
+export interface Reference {
+  $ref: string
+}
+
+export interface MediaType {
+  schema?: Schema
+  example?: unknown
+}
+
+export interface Answer {
+  description: string
+  headers?: Record<string, Reference>
+  content?: Record<string, MediaType>
+}
+
+export interface Operation {
+  operationId: string
+  tags: string[]
+  summary: string
+  description: string
+  security: Array<Record<string, string[]>>
+  parameters: Parameter[]
+  requestBody?: { required: true; description: string; content: Record<string, MediaType> }
+  responses: Record<string, Answer | Reference>
+  /** The query of the example; not part of OpenAPI, where an extension begins with x-. */
+  'x-query'?: Record<string, string>
+}
+
+/** A real question about the excerpt in test/data and its answer, for each endpoint; test/http/openapi.test.ts asks them. */
+const examples = JSON.parse(readFileSync(new URL('examples.json', import.meta.url), 'utf8')) as Record<
+  Path,
+  { query: Record<string, string>; answer: unknown }
+>
+
+// ---------------------------------------------------------------------------------------------------------------- words
+
+/** What the reference says of each endpoint. */
+const GET: Record<Path, { operationId: string; summary: string; description: string }> = {
+  '/analytics/overview': {
+    operationId: 'overview',
+    summary: 'Overview metrics',
+    description: 'One summary of the last complete day, 7 days or 30 days, and of the last five minutes.',
+  },
+  '/analytics/metrics': {
+    operationId: 'metrics',
+    summary: 'Detailed metrics by period',
+    description:
+      'One entry for each calendar day, ISO week or month that the range touches, oldest first, zeros included. An entry at an edge covers only what lies in the range, so the entries add up to it.',
+  },
+  '/analytics/rolling': {
+    operationId: 'rolling',
+    summary: 'Rolling window metrics',
+    description:
+      'The last `window` days up to `endDate`, the same of the window before it, how each figure moved, and a daily series. The earliest signal of a slow change.',
+  },
+  '/analytics/events': {
+    operationId: 'events',
+    summary: 'Event log',
+    description:
+      'The raw events of the range, newest first: as pages, to be followed by `cursor`, or as one file in NDJSON, CSV or Parquet that holds all of them. NDJSON can be sent back to this address as it is. CSV is RFC 4180 and every text in it is exact, so one may begin with `=`, `+`, `-` or `@`: a spreadsheet should import it as text.',
+  },
+  '/analytics/assistants': {
+    operationId: 'assistants',
+    summary: 'Assistant activity metrics',
+    description:
+      'What each assistant did in the range, busiest first, and against the range of the same length before. Those that were active before and are not now are `idle`.',
+  },
+  '/analytics/users/top': {
+    operationId: 'usersTop',
+    summary: 'Top users by activity',
+    description: 'The users with most events in the range, largest first; ties break by user id.',
+  },
+  '/analytics/snapshots': {
+    operationId: 'snapshots',
+    summary: 'Periodic metric snapshots',
+    description:
+      'One row a day, week or month, oldest first, for BI tools: JSON, or a file in NDJSON, CSV or Parquet. In Parquet dates are timestamps and integers have 64 bits.',
+  },
+}
+
+/** Why each status is answered, and with which headers beside X-Request-Id. */
+const REFUSALS = {
+  400: ['BadRequest', 'Parameters or a body that cannot be used, each named in `details`; or a question that is too expensive.', []],
+  401: ['Unauthorized', 'No token, or one that is refused.', ['WWW-Authenticate']],
+  403: ['Forbidden', 'The token lacks the scope.', ['WWW-Authenticate']],
+  404: ['NotFound', 'There is nothing at this address.', []],
+  405: ['MethodNotAllowed', 'The address knows other methods, listed in `Allow`.', ['Allow']],
+  406: ['NotAcceptable', '`Accept` names no format that can be had.', ['RateLimit', 'RateLimit-Policy']],
+  408: ['TooSlow', 'The request took too long to arrive.', []],
+  409: ['InProgress', 'A request with this Idempotency-Key is still under way.', ['Retry-After']],
+  413: ['TooLarge', `More than ${MAX_BYTES} bytes, after decompression too, or more than ${MAX_EVENTS} events.`, []],
+  415: ['UnsupportedMediaType', 'A Content-Type or Content-Encoding that is not known.', []],
+  417: ['ExpectationFailed', 'Expect may say 100-continue.', []],
+  422: ['KeyReused', 'This Idempotency-Key was used with another body.', []],
+  429: ['TooManyRequests', 'The company asks too much at once.', ['RateLimit', 'RateLimit-Policy', 'Retry-After']],
+  431: ['HeadersTooLarge', 'Headers are too large.', []],
+  500: ['Internal', 'Something went wrong on the service’s side.', []],
+  503: ['Unavailable', 'Too busy, or the store is out of reach: come back later.', ['Retry-After']],
+} as const satisfies Record<(typeof ERROR_CODES)[keyof typeof ERROR_CODES], readonly [string, string, readonly Header[]]>
+
+type Status = keyof typeof REFUSALS
+
+const HEADERS = {
+  ETag: 'Validator of this answer; send it back in If-None-Match. Files, and snapshots of more than 100 rows, have none.',
+  'Content-Disposition': 'Name of the file; not where the answer is JSON.',
+  Vary: 'What else the answer depends on.',
+  'Cache-Control': 'Late events can change any range, so an answer is asked for again each time.',
+  'X-Request-Id': 'Names this request in the service’s log: the caller’s own, where it sent one of 1 to 64 letters, digits and _.:-',
+  RateLimit: 'What is left of the company’s requests, as in draft-ietf-httpapi-ratelimit-headers: `"tenant";r=…;t=1`.',
+  'RateLimit-Policy': 'Requests that a company has: `"tenant";q=…;w=1` is q a second.',
+  'Retry-After': 'Seconds until another try makes sense.',
+  'WWW-Authenticate': 'What is missing, after RFC 6750.',
+  Allow: 'Methods that the address knows.',
+} as const
+type Header = keyof typeof HEADERS
+
+// -------------------------------------------------------------------------------------------------------------- schemas
+
+const CONVERSION = {
+  target: 'draft-2020-12',
+  // What a parameter is after it was read, which is also what is to be written; how it was read is code.
+  typeMode: 'output',
+  ignoreActions: ['check', 'transform'],
+  overrideRef: ({ referenceId }) => `#/components/schemas/${referenceId}`,
+} as const satisfies ConversionConfig
+
+const DEFINITIONS = { ...NAMED, SentEvent: sentEvent }
+
+function schemaOf(schema: v.GenericSchema): Schema {
+  const { $schema: _, $defs: __, ...rest } = toJsonSchema(schema, { ...CONVERSION, definitions: DEFINITIONS })
+  return rest as Schema
+}
+
+/** The parameters that a query string is checked against, as a caller has to write them. */
+export function parametersOf(entries: v.ObjectEntries): Parameter[] {
+  return Object.entries(entries).map(([name, entry]) => {
+    const { description = '', examples: [example] = [], default: unread, ...schema } = schemaOf(entry as v.GenericSchema)
+    return {
+      name,
+      in: 'query',
+      required: (entry as v.GenericSchema).type !== 'optional',
+      description,
+      schema: unread === undefined ? schema : { ...schema, default: v.parse(entry as v.GenericSchema, undefined) },
+      ...(example === undefined ? {} : { example }),
+    }
+  })
+}
+
+// ------------------------------------------------------------------------------------------------------------ operations
+
+const TOKEN = (scope: string) => [{ token: [scope] }]
+
+const headers = (...names: Header[]) =>
+  Object.fromEntries([...names, 'X-Request-Id' as const].map((name) => [name, { $ref: `#/components/headers/${name}` }]))
+
+const refusals = (...statuses: Status[]) =>
+  Object.fromEntries(statuses.map((status) => [status, { $ref: `#/components/responses/${REFUSALS[status][0]}` }]))
+
+const LIMITED = ['RateLimit', 'RateLimit-Policy'] as const
+
+function getOperation(path: Path): Operation {
+  const { parameters } = ENDPOINTS[path]
+  const { query, answer: example } = examples[path]
+  const json = { schema: schemaOf(ANSWERS[path]), example }
+  const content: Record<string, MediaType> = { [MEDIA_TYPES.json[0]]: json }
+  const hasFormats = 'format' in parameters
+  if (hasFormats) {
+    const row = schemaOf(path === '/analytics/events' ? NAMED.Event : NAMED.Snapshot)
+    content[MEDIA_TYPES.ndjson[0]] = { schema: { ...row, description: 'One such object a line.' } }
+    content[MEDIA_TYPES.csv[0]] = { schema: { type: 'string', description: 'A line of names, then one for each row, with CRLF.' } }
+    content[MEDIA_TYPES.parquet[0]] = {}
+  }
+  return {
+    ...GET[path],
+    tags: ['Analytics'],
+    'x-query': query,
+    security: TOKEN('analytics:read'),
+    parameters: [
+      ...parametersOf(parameters),
+      {
+        name: 'If-None-Match',
+        in: 'header',
+        required: false,
+        description: 'The `ETag` of an earlier answer: while nothing has changed, the answer is a 304 without a body.',
+        schema: { type: 'string' },
+      },
+    ],
+    responses: {
+      200: {
+        description: hasFormats ? 'The answer, in the format asked for.' : 'The answer.',
+        headers: headers('ETag', 'Cache-Control', 'Vary', ...LIMITED, ...(hasFormats ? ['Content-Disposition' as const] : [])),
+        content,
+      },
+      304: {
+        description: 'What the caller has is still right.',
+        headers: headers('ETag', 'Cache-Control', 'Vary', ...LIMITED),
+      },
+      ...(hasFormats ? refusals(400, 401, 403, 406, 429, 500, 503) : refusals(400, 401, 403, 429, 500, 503)),
+    },
+  }
+}
+
+function postEventsOperation(): Operation {
+  const event = { $ref: '#/components/schemas/SentEvent' }
+  return {
+    operationId: 'postEvents',
+    tags: ['Ingestion'],
+    summary: 'Store events',
+    description:
+      `A JSON array of events, or one a line; up to ${MAX_EVENTS} events and ${MAX_BYTES} bytes, plain or gzip. A good event is kept though its neighbour is bad. A 2xx means that the accepted events are stored and counted everywhere; sending any of them again is harmless.`,
+    security: TOKEN('analytics:write'),
+    parameters: [
+      {
+        name: 'Content-Encoding',
+        in: 'header',
+        required: false,
+        description: 'How the body is compressed.',
+        schema: { type: 'string', enum: ['gzip', 'identity'], default: 'identity' },
+        example: 'gzip',
+      },
+      {
+        name: 'Idempotency-Key',
+        in: 'header',
+        required: false,
+        description:
+          'A repeated request with the same key and body gets the first one’s answer, and events without an id are counted once. 1 to 255 visible ASCII characters.',
+        schema: { type: 'string', minLength: 1, maxLength: 255 },
+        example: 'batch-2011-02-24-1',
+      },
+    ],
+    requestBody: {
+      required: true,
+      description: 'The events.',
+      content: {
+        'application/json': {
+          schema: { anyOf: [{ type: 'array', items: event, maxItems: MAX_EVENTS }, event] },
+          example: [EVENT_SENT],
+        },
+        'application/x-ndjson': {
+          schema: { ...event, description: 'One such object a line.' },
+          example: EVENT_SENT,
+        },
+      },
+    },
+    responses: {
+      200: {
+        description: 'What became of each event.',
+        headers: headers(...LIMITED),
+        content: { 'application/json': { schema: schemaOf(RECEIVED), example: RECEIPT } },
+      },
+      ...refusals(400, 401, 403, 409, 413, 415, 422, 429, 500, 503),
+    },
+  }
+}
+
+const EVENT_SENT = {
+  id: 'e-1',
+  eventType: 'incomingMessages',
+  timestamp: '2011-02-24T12:30:00Z',
+  assistant: 'support',
+  user: 'u-17',
+  inputTokens: 812,
+  outputTokens: 96,
+  model: 'small-1',
+  metadata: { channel: 'mail' },
+}
+const RECEIPT = {
+  success: true,
+  data: { accepted: 1, duplicates: 0, rejected: [] },
+}
+
+function otherOperations() {
+  const ready = schemaOf(Readiness)
+  const live: Operation = {
+    operationId: 'live',
+    tags: ['Operations'],
+    summary: 'Is the process alive',
+    description: 'Answers as long as the process does anything at all.',
+    security: [],
+    parameters: [],
+    responses: {
+      200: { description: 'It is.', headers: headers(), content: { 'application/json': { schema: schemaOf(Liveness), example: { status: 'ok' } } } },
+    },
+  }
+  const readiness: Operation = {
+    operationId: 'ready',
+    tags: ['Operations'],
+    summary: 'Can it answer',
+    description: 'Whether the store is in reach and events can be stored, and what the last comparison of rollups with the log found.',
+    security: [],
+    parameters: [],
+    responses: {
+      200: {
+        description: 'It can.',
+        headers: headers(),
+        content: {
+          'application/json': {
+            schema: ready,
+            example: { status: 'ok', clickhouse: 'ok', ingestion: 'ok', queuedEvents: 0, drift: null },
+          },
+        },
+      },
+      503: { description: 'It cannot; the body says what is wrong.', headers: headers(), content: { 'application/json': { schema: ready } } },
+    },
+  }
+  const reconcile: Operation = {
+    operationId: 'reconcile',
+    tags: ['Operations'],
+    summary: 'Compare rollups with the log',
+    description: 'Over all companies, so it takes a scope that no company’s token should have. Can take minutes.',
+    security: TOKEN('analytics:operate'),
+    parameters: parametersOf(reconcileParameters),
+    responses: {
+      200: {
+        description: 'What differed, and what was repaired.',
+        headers: headers(),
+        content: {
+          'application/json': { schema: schemaOf(RECONCILED), example: { success: true, data: { days: 2, repaired: 0, drift: [] } } },
+        },
+      },
+      ...refusals(400, 401, 403, 500, 503),
+    },
+  }
+  return { '/health/live': { get: live }, '/health/ready': { get: readiness }, '/operations/reconcile': { post: reconcile } }
+}
+
+// -------------------------------------------------------------------------------------------------------------- document
+
+export interface OpenApi {
+  openapi: '3.1.0'
+  info: { title: string; version: string; summary: string; description: string; license: { name: string; identifier: string } }
+  servers: Array<{ url: string; description: string }>
+  tags: Array<{ name: string; description: string }>
+  paths: Record<string, { get?: Operation; post?: Operation }>
+  components: {
+    securitySchemes: Record<string, object>
+    headers: Record<string, { description: string; schema: Schema }>
+    responses: Record<string, Answer>
+    schemas: Record<string, Schema>
+  }
+}
+
+export function openApi(): OpenApi {
+  const paths: OpenApi['paths'] = {}
+  for (const path of Object.keys(ENDPOINTS) as Path[]) paths[path] = { get: getOperation(path) }
+  paths['/analytics/events'] = { ...paths['/analytics/events'], post: postEventsOperation() }
+  return {
+    openapi: '3.1.0',
+    info: {
+      title: 'AGNT Analytics',
+      version: '1.0.0',
+      summary: 'How a fleet of AI assistants is doing.',
+      description: INTRODUCTION,
+      license: { name: 'MIT', identifier: 'MIT' },
+    },
+    servers: [{ url: '/', description: 'This service.' }],
+    tags: [
+      { name: 'Analytics', description: 'Questions about the fleet, by time, assistant and user.' },
+      { name: 'Ingestion', description: 'Where the events come in.' },
+      { name: 'Operations', description: 'For those who run the service.' },
+    ],
+    paths: { ...paths, ...otherOperations() },
+    components: {
+      securitySchemes: {
+        token: {
+          type: 'http',
+          scheme: 'bearer',
+          bearerFormat: 'JWT',
+          description:
+            'A JWT of at most 8 KiB with `exp`, the company in `org`, and in `scope` one or more of `analytics:read`, `analytics:write` and, to operate the service, `analytics:operate`. `assistants`, a list, narrows it to those.',
+        },
+      },
+      headers: Object.fromEntries(
+        Object.entries(HEADERS).map(([name, description]) => [name, { description, schema: { type: 'string' } }]),
+      ),
+      responses: Object.fromEntries(
+        Object.entries(REFUSALS).map(([status, [name, description, more]]) => [name, refusal(Number(status), description, more)]),
+      ),
+      schemas: toJsonSchemaDefs(DEFINITIONS, CONVERSION) as Record<string, Schema>,
+    },
+  }
+}
+
+function refusal(status: number, description: string, more: readonly Header[]): Answer {
+  const codes = Object.entries(ERROR_CODES).filter(([, of]) => of === status)
+  const [code = ''] = codes[0] ?? []
+  return {
+    description: `${description} \`error.code\` is ${codes.map(([name]) => `\`${name}\``).join(' or ')}.`,
+    headers: headers(...more),
+    content: {
+      'application/json': {
+        schema: { $ref: '#/components/schemas/Failure' },
+        example: {
+          success: false,
+          error: { code, message: EXAMPLES[code]?.message ?? description, details: EXAMPLES[code]?.details ?? [] },
+          requestId: 'b7f1c6a2-4e0d-4f7b-9a55-0c3c1f1b6f0e',
+        },
+      },
+    },
+  }
+}
+
+const EXAMPLES: Record<string, { message: string; details: Array<{ parameter: string; message: string }> }> = {
+  bad_request: {
+    message: 'Some parameters cannot be used.',
+    details: [{ parameter: 'limit', message: 'wants a whole number from 1 to 1000' }],
+  },
+}
+
+const INTRODUCTION = `Message volumes, task completion, active users, assistant performance and cost over any time window.
+
+Ranges are half-open: \`startDate\` is in them, \`endDate\` is not. A date is midnight in \`timezone\`, and a date-time without an offset is read there too. Dates in answers are UTC. \`assistant\` and \`user\` filter every endpoint and may be repeated. The company is the token's, never a parameter.`
