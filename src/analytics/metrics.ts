@@ -1,8 +1,12 @@
 /** GET /analytics/metrics: one entry per calendar day, ISO week or month that the range touches, zeros included. */
+import { badRequest } from '../http/errors.ts'
 import { periodsBetween, toIso } from '../time/calendar.ts'
 import { endpoint } from './endpoint.ts'
 import { common, range, requiredPeriod } from './parameters.ts'
 import { NOTHING, toMetrics, totalsOf } from './totals.ts'
+
+/** Eleven years of days: 40 queries and a megabyte. */
+const MAX_ENTRIES = 4_000
 
 export const metrics = endpoint({
   parameters: { period: requiredPeriod('One entry a calendar day, ISO week or calendar month.'), ...range, ...common },
@@ -10,6 +14,10 @@ export const metrics = endpoint({
   async answer({ store, scope, parameters }) {
     const { startDate, endDate, timezone } = parameters
     const entries = periodsBetween(parameters.period, startDate, endDate, timezone)
+    if (entries.length > MAX_ENTRIES) {
+      const message = `makes ${entries.length} entries of this range: at most ${MAX_ENTRIES} are answered at once; snapshots has no such limit`
+      throw badRequest([{ parameter: 'period', message }])
+    }
     const totals = await totalsOf(store, scope, 'metrics', entries)
     return {
       covers: { from: startDate, to: endDate },
