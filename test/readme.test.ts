@@ -1,7 +1,10 @@
 import { readFileSync } from 'node:fs'
+import { runInNewContext } from 'node:vm'
 import { gunzipSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { AnalyticsError, createAnalyticsClient, type AnalyticsClientOptions } from '../src/client.ts'
 import { startService, type TestService } from './support.ts'
+import { authorization } from './tokens.ts'
 
 const readme = readFileSync(new URL('../README.md', import.meta.url), 'utf8')
 const excerpt = gunzipSync(readFileSync(new URL('data/ubuntu-irc-excerpt.ndjson.gz', import.meta.url)))
@@ -33,5 +36,27 @@ describe('the README', () => {
         ? await service.request('GET', path, {})
         : await service.request('POST', path, { body, headers: { 'Content-Type': 'application/x-ndjson' } })
     expect(reply.body).toEqual(answer)
+  })
+
+  it('downloads what it says', async () => {
+    const [, path = ''] = /curl -OJ "http:\/\/127\.0\.0\.1:8787(\S+)"/.exec(readme) ?? []
+    const { status, headers } = await service.request('GET', path, {})
+    expect([status, headers.get('Content-Disposition')]).toEqual([200, 'attachment; filename="events-2011-02-18-2011-02-25.parquet"'])
+  })
+
+  it('has client code that runs', async () => {
+    const [, code = ''] = /```ts\n([^`]*)```/.exec(readme) ?? []
+    const token = (await authorization(service)).slice('Bearer '.length)
+    const ids: string[] = []
+    const parts = {
+      token,
+      AnalyticsError,
+      createAnalyticsClient: (options: AnalyticsClientOptions) =>
+        createAnalyticsClient({ ...options, fetch: (url, init) => service.app.request(url, init) }),
+      console: { log: (id: string) => ids.push(id) },
+    }
+    const body = code.replace(/^import .*$/m, '')
+    await runInNewContext(`(async () => {${body}})()`, parts)
+    expect(ids).toHaveLength(881)
   })
 })

@@ -118,6 +118,7 @@ export class Store {
       ...shared,
       ...options.reader,
       max_open_connections: MAX_EXPORTS,
+      // Until the answer begins; from then on the pace is its reader's.
       request_timeout: options.queryTimeoutSeconds * 1000 + 5_000,
     })
     this.writer = createClient({ ...shared, ...options.writer, max_open_connections: 16, request_timeout: 120_000 })

@@ -80,6 +80,9 @@ const examples = JSON.parse(readFileSync(new URL('examples.json', import.meta.ur
 
 // ---------------------------------------------------------------------------------------------------------------- words
 
+const EVENTS = `${MAX_EVENTS.toLocaleString('en-US')} events`
+const BYTES = `${MAX_BYTES / 1_048_576} MiB`
+
 /** What the reference says of each endpoint. */
 const GET: Record<Path, { operationId: string; summary: string; description: string }> = {
   '/analytics/overview': {
@@ -134,7 +137,7 @@ const REFUSALS = {
   406: ['NotAcceptable', '`Accept` names no format that can be had.', ['RateLimit', 'RateLimit-Policy']],
   408: ['TooSlow', 'The request took too long to arrive.', []],
   409: ['InProgress', 'A request with this Idempotency-Key is still under way.', ['Retry-After']],
-  413: ['TooLarge', `More than ${MAX_BYTES} bytes, after decompression too, or more than ${MAX_EVENTS} events.`, []],
+  413: ['TooLarge', `More than ${BYTES}, after decompression too, or more than ${EVENTS}.`, []],
   415: ['UnsupportedMediaType', 'A Content-Type or Content-Encoding that is not known.', []],
   417: ['ExpectationFailed', 'Expect may say 100-continue.', []],
   422: ['KeyReused', 'This Idempotency-Key was used with another body.', []],
@@ -253,7 +256,7 @@ function postEventsOperation(): Operation {
     tags: ['Ingestion'],
     summary: 'Store events',
     description:
-      `A JSON array of events, or one a line; up to ${MAX_EVENTS} events and ${MAX_BYTES} bytes, plain or gzip. A good event is kept though its neighbour is bad. A 2xx means that the accepted events are stored and counted everywhere; sending any of them again is harmless.`,
+      `A JSON array of events, or one a line; up to ${EVENTS} and ${BYTES}, plain or gzip. A good event is kept though its neighbour is bad. A 2xx means that the accepted events are stored and counted everywhere; sending any of them again is harmless.`,
     security: TOKEN('analytics:write'),
     parameters: [
       {

@@ -31,7 +31,7 @@ export function page(document: OpenApi): Html {
 <a class="skip" href="#content">Skip to the content</a>
 <header class="top">
 <a class="brand" href="#content">${info.title}</a>
-<span class="muted">API reference</span>
+<span class="muted subtitle">API reference</span>
 <a class="download" href="/openapi.json">openapi.json</a>
 </header>
 <div class="columns">
@@ -91,24 +91,33 @@ function section({ method, path, operation }: Entry, document: OpenApi): Html {
   const inQuery = parameters.filter((parameter) => parameter.in === 'query')
   const inHeader = parameters.filter((parameter) => parameter.in === 'header')
   const formats = Object.keys(ok.content ?? {})
+  const address = `${method.toUpperCase()} ${path}`
   return html`<section id="${id}" class="operation" aria-labelledby="${id}-title">
-<div class="words">
+<div class="head">
 <h3 id="${id}-title">${summary} ${anchor(id, summary)}</h3>
 <p class="address">${badge(method)} <code>${breakable(path)}</code></p>
 <p>${marked(description)}</p>
 <p class="muted">${scopes.length === 0 ? 'No token is needed.' : html`Scope ${scopes.map((scope) => html`<code>${scope}</code>`)}`}${
     formats.length > 1 ? html` · answers in ${join(formats.map((type) => html`<code>${type}</code>`))}` : ''
   }</p>
-${inQuery.length > 0 ? html`<h4>Query parameters</h4>${parameterTable(id, `Query parameters of ${path}`, inQuery)}` : ''}
-${inHeader.length > 0 ? html`<h4>Headers</h4>${parameterTable(id, `Headers of ${path}`, inHeader)}` : ''}
+</div>
+<div class="example">
+<h4>Request</h4>
+${code('sh', curl(method, path, operation))}
+<h4>Answer</h4>
+${code('json', pretty(json.example))}
+</div>
+<div class="tables">
+${inQuery.length > 0 ? html`<h4>Query parameters</h4>${parameterTable(id, `Query parameters of ${address}`, inQuery)}` : ''}
+${inHeader.length > 0 ? html`<h4>Headers</h4>${parameterTable(id, `Headers of ${address}`, inHeader)}` : ''}
 ${
   requestBody
     ? html`<h4>Body: ${join(Object.keys(requestBody.content).map((type) => html`<code>${type}</code>`))}</h4>
-${fieldTable(`Fields of an event sent to ${path}`, document.components.schemas['SentEvent'] as Schema, document)}`
+${fieldTable(`Fields of an event sent with ${address}`, document.components.schemas['SentEvent'] as Schema, document)}`
     : ''
 }
-<h4>Answer</h4>
-${fieldTable(`Fields of the answer of ${path}`, json.schema as Schema, document)}
+<h4>Fields of the answer</h4>
+${fieldTable(`Fields of the answer of ${address}`, json.schema as Schema, document)}
 <h4>Other statuses</h4>
 <ul class="statuses">
 ${Object.entries(responses)
@@ -119,12 +128,6 @@ ${Object.entries(responses)
       : html`<li><b>${status}</b> ${marked(response.description)}</li>`,
   )}
 </ul>
-</div>
-<div class="example">
-<h4>Request</h4>
-${code('sh', curl(method, path, operation))}
-<h4>Answer</h4>
-${code('json', pretty(json.example))}
 </div>
 </section>`
 }
@@ -141,7 +144,7 @@ ${parameters.map(
 <td>${marked(description)}${choices(schema)}${
     schema.default === undefined ? '' : html` <span class="default">Default <code>${String(schema.default)}</code>.</span>`
   }${
-    example === undefined || schema.enum ? '' : html` <span class="muted">For example <code>${[example].flat().map(String).join(', ')}</code>.</span>`
+    example === undefined || example === schema.default || schema.enum ? '' : html` <span class="muted">For example <code>${[example].flat().map(String).join(', ')}</code>.</span>`
   }</td>
 </tr>`,
 )}
@@ -151,8 +154,9 @@ ${parameters.map(
 // --------------------------------------------------------------------------------------------------------------- fields
 
 interface Field {
+  /** Where it lies, such as `data.events.`, and what it is called there. */
+  readonly prefix: string
   readonly name: string
-  readonly depth: number
   readonly type: string
   readonly limits: readonly string[]
   readonly description: string
@@ -161,18 +165,18 @@ interface Field {
 }
 
 /** The fields of an object and of what lies in it, in the order in which they are sent. */
-function fieldsOf(schema: Schema, document: OpenApi, prefix = '', depth = 0): Field[] {
+function fieldsOf(schema: Schema, document: OpenApi, prefix = ''): Field[] {
   const [object] = unwrapped(schema, document)
   return Object.entries(object.properties ?? {}).flatMap(([key, value]) => {
     const [inner, nullable] = unwrapped(value, document)
     const list = inner.type === 'array'
     const [item] = list ? unwrapped(inner.items ?? {}, document) : [inner]
     const description = value.description ?? inner.description ?? item.description ?? ''
-    const name = `${prefix}${key}${list ? '[]' : ''}`
+    const name = `${key}${list ? '[]' : ''}`
     const type = typeOf(inner, document) + (nullable ? ' or null' : '')
     const field: Field = {
+      prefix,
       name,
-      depth,
       type,
       limits: limits(inner),
       description,
@@ -180,8 +184,8 @@ function fieldsOf(schema: Schema, document: OpenApi, prefix = '', depth = 0): Fi
       optional: !(object.required ?? []).includes(key),
     }
     // A row for `success` would say nothing in every table.
-    if (depth === 0 && key === 'success') return []
-    return [field, ...fieldsOf(item, document, `${name}.`, depth + 1)]
+    if (prefix === '' && key === 'success') return []
+    return [field, ...fieldsOf(item, document, `${prefix}${name}.`)]
   })
 }
 
@@ -192,7 +196,7 @@ function fieldTable(caption: string, schema: Schema, document: OpenApi): Html {
 <tbody>
 ${fieldsOf(schema, document).map(
   (field) => html`<tr>
-<th scope="row"><code>${breakable(field.name)}</code>${field.optional ? html`<span class="limit">optional</span>` : ''}</th>
+<th scope="row"><code><span class="where">${breakable(field.prefix)}</span>${field.name}</code>${field.optional ? html`<span class="limit">optional</span>` : ''}</th>
 <td><span class="type">${field.type}</span>${field.limits.map((limit) => html`<span class="limit">${limit}</span>`)}</td>
 <td>${marked(field.description)}${choices({ enum: [...field.choices] })}</td>
 </tr>`,
@@ -280,12 +284,12 @@ const paragraphs = (text: string) => text.split('\n\n').map((paragraph) => html`
 /** The one mark of the document's descriptions: backticks around what is code. */
 const marked = (text: string) => text.split('`').map((part, at) => (at % 2 === 1 ? html`<code>${part}</code>` : part))
 /** May be broken after a slash or a dot where there is no room. */
-const breakable = (text: string) => text.split(/(?<=[/.])/).map((part) => html`${part}<wbr>`)
+const breakable = (text: string) => text.split(/(?<=[/.])/).filter(Boolean).map((part) => html`${part}<wbr>`)
 const join = (parts: readonly Html[]) => parts.map((part, at) => (at === 0 ? part : html`, ${part}`))
 
 /** Scrolls and is copied; the button is added by the script, as it is of no use without. */
-const code = (language: string, text: string) =>
-  html`<div class="code"><pre tabindex="0" role="region" aria-label="Example in ${language}"><code>${text}</code></pre></div>`
+const code = (language: 'sh' | 'json', text: string) =>
+  html`<div class="code"><div class="bar">${{ sh: 'Shell', json: 'JSON' }[language]}</div><pre class="${language}" tabindex="0"><code>${text}</code></pre></div>`
 
 /** JSON with what fits on a line on one line. */
 function pretty(value: unknown, indent = ''): string {

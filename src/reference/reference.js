@@ -16,7 +16,7 @@ for (const block of document.querySelectorAll('.code')) {
     }
     setTimeout(() => (button.textContent = 'Copy'), 1500)
   })
-  block.append(button)
+  block.querySelector('.bar').append(button)
 }
 
 // On a narrow screen the contents begin closed.

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { ApiError } from '../../src/http/errors.ts'
-import { BUSY_WAIT_MS, TenantLimits, WAIT_MS } from '../../src/http/limits.ts'
+import { BUSY_WAIT_MS, MAX_EXPORTS, TenantLimits, WAIT_MS } from '../../src/http/limits.ts'
 
 /** What a refused caller is told. */
 async function refused(what: Promise<unknown> | (() => unknown)) {
@@ -305,5 +305,18 @@ describe('exports at a time', () => {
     first()
     limits.openExport('acme')
     await refused(() => limits.openExport('acme'))
+  })
+
+  test('all tenants together have as many as there are connections for', async () => {
+    const limits = new TenantLimits(1, 2)
+    const open = Array.from({ length: MAX_EXPORTS }, (_, n) => limits.openExport(`tenant ${n}`))
+    expect(await refused(() => limits.openExport('one more'))).toEqual({
+      status: 503,
+      code: 'unavailable',
+      message: 'Too many exports are being sent right now.',
+      headers: { 'Retry-After': '1' },
+    })
+    open[0]?.()
+    limits.openExport('one more')
   })
 })
