@@ -11,6 +11,7 @@ import { events } from './analytics/events.ts'
 import { metrics } from './analytics/metrics.ts'
 import { overview } from './analytics/overview.ts'
 import { readParameters } from './analytics/parameters.ts'
+import { regressions } from './analytics/regressions.ts'
 import { rolling } from './analytics/rolling.ts'
 import { snapshots } from './analytics/snapshots.ts'
 import type { Scope } from './analytics/totals.ts'
@@ -46,7 +47,7 @@ interface Env {
   Bindings: { outgoing?: { destroy(): void } }
 }
 
-/** The seven endpoints of the product page. */
+/** The seven endpoints of the product page, and what it tells agents to work out from them. */
 const ENDPOINTS = {
   '/analytics/overview': overview,
   '/analytics/metrics': metrics,
@@ -55,6 +56,7 @@ const ENDPOINTS = {
   '/analytics/assistants': assistants,
   '/analytics/users/top': usersTop,
   '/analytics/snapshots': snapshots,
+  '/analytics/regressions': regressions,
 } as const
 
 export function createApp(parts: AppParts) {

@@ -78,6 +78,8 @@ export const eventType = optional(oneOf(EVENT_TYPES))
 export const limit = (fallback: number) => v.optional(once(whole(1, 1_000)), [String(fallback)])
 export const skip = v.optional(once(whole(0, Number.MAX_SAFE_INTEGER)), ['0'])
 export const window = v.optional(once(whole(1, 90)), ['7'])
+export const wholeNumber = (min: number, max: number, fallback: number) =>
+  v.optional(once(whole(min, max)), [String(fallback)])
 export const text = (check: (given: string) => boolean, message: string) =>
   optional(v.pipe(v.string(), v.check(check, message)))
 export const choice = <const T extends readonly string[]>(values: T) => optional(oneOf(values))
