@@ -17,6 +17,7 @@ import type { TenantLimits } from './http/limits.ts'
 import { postEvents, type Ingestion } from './ingest/post-events.ts'
 import type { Seals } from './ingest/seals.ts'
 import type { Log } from './log.ts'
+import { createMcp } from './mcp.ts'
 import type { Names } from './names.ts'
 import { reference } from './reference/routes.ts'
 
@@ -78,8 +79,16 @@ export function createApp(parts: AppParts) {
     app.use(
       cors({
         origin: [...parts.corsOrigins],
-        allowHeaders: ['Authorization', 'Content-Type', 'Content-Encoding', 'Idempotency-Key', 'If-None-Match'],
-        exposeHeaders: ['Content-Disposition', 'ETag', 'RateLimit', 'RateLimit-Policy', 'Retry-After', 'X-Request-Id'],
+        allowHeaders: [
+          'Authorization',
+          'Content-Type',
+          'Content-Encoding',
+          'Idempotency-Key',
+          'If-None-Match',
+          'Mcp-Protocol-Version',
+          'Mcp-Session-Id',
+        ],
+        exposeHeaders: ['Content-Disposition', 'ETag', 'Mcp-Session-Id', 'RateLimit', 'RateLimit-Policy', 'Retry-After', 'X-Request-Id'],
         maxAge: 600,
       }),
     )
@@ -95,6 +104,9 @@ export function createApp(parts: AppParts) {
     readParameters({}, new URL(c.req.url).search)
     return c.json({ success: true, data: await postEvents(c, principal, parts.ingestion) })
   })
+  const { verifier, limits, corsOrigins: origins } = parts
+  const request = (url: string, init: RequestInit) => app.request(url, init)
+  app.all('/mcp', createMcp({ endpoints: ENDPOINTS, request, verifier, limits, origins }))
   app.route('/', parts.operations)
   for (const path of Object.keys(ENDPOINTS)) {
     app.all(path, () => {

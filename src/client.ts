@@ -38,6 +38,8 @@ export type Pagination = v.InferOutput<typeof answers.Pagination>
 export type AssistantActivity = v.InferOutput<typeof answers.AssistantActivity>
 export type TopUser = v.InferOutput<typeof answers.TopUser>
 export type Snapshot = v.InferOutput<typeof answers.Snapshot>
+export type Regressions = v.InferOutput<typeof answers.Regressions>
+export type Finding = v.InferOutput<typeof answers.Finding>
 export type Receipt = v.InferOutput<typeof answers.Receipt>
 export type Reconciliation = v.InferOutput<typeof answers.Reconciliation>
 export type Readiness = v.InferOutput<typeof answers.Readiness>
@@ -131,7 +133,7 @@ export function createAnalyticsClient({ url, token, fetch: send = (input, init) 
 
   /** Where every parameter may be left out, so may the query. */
   const getAnything =
-    <Path extends '/analytics/overview' | '/analytics/rolling'>(path: Path) =>
+    <Path extends '/analytics/overview' | '/analytics/rolling' | '/analytics/regressions'>(path: Path) =>
     (query: Query<Path> = {} as Query<Path>, options?: CallOptions) =>
       get(path)(query, options)
 
@@ -151,6 +153,7 @@ export function createAnalyticsClient({ url, token, fetch: send = (input, init) 
     assistants: get('/analytics/assistants'),
     usersTop: get('/analytics/users/top'),
     snapshots: get('/analytics/snapshots'),
+    regressions: getAnything('/analytics/regressions'),
     snapshotsFile: file('/analytics/snapshots'),
     eventsFile: file('/analytics/events'),
 

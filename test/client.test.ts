@@ -51,6 +51,7 @@ test('every endpoint has a method that answers what the endpoint answers', async
     ['/analytics/assistants', await client.assistants({ ...RANGE, timezone: 'Europe/Berlin' }), await service.data('assistants', { ...range, timezone: 'Europe/Berlin' })],
     ['/analytics/users/top', await client.usersTop({ ...RANGE, limit: 3 }), await service.data('users/top', { ...range, limit: 3 })],
     ['/analytics/snapshots', await client.snapshots({ ...RANGE, user: ['user_47c5944d63b3', 'nobody'] }), await service.data('snapshots', { ...range, user: ['user_47c5944d63b3', 'nobody'] })],
+    ['/analytics/regressions', await client.regressions({ endDate: new Date('2011-02-25'), weeks: 3 }), await service.data('regressions', { endDate: '2011-02-25', weeks: 3 })],
   ]
   for (const [path, found, expected] of pairs) {
     expect(expected).toSatisfy((data: unknown) => !Array.isArray(data) || data.length > 0)
@@ -58,6 +59,7 @@ test('every endpoint has a method that answers what the endpoint answers', async
   }
   expect(pairs.map(([path]) => path)).toEqual(Object.keys(ENDPOINTS))
   expect((await client.overview()).period).toBe('week')
+  expect((await client.regressions()).window).toBe(24)
 })
 
 test('types: what must be given, what may be, and what comes back', () => {

@@ -4,6 +4,7 @@
  */
 import * as v from 'valibot'
 import { jsonObject } from '../ingest/sent-event.ts'
+import { METRICS, type Severity } from './baseline.ts'
 import type { ENDPOINTS } from './endpoints.ts'
 import { EVENT_TYPES, PERIODS } from './parameters.ts'
 
@@ -150,6 +151,63 @@ export const Snapshot = v.strictObject({
   ...metrics,
 })
 
+const atLeastZero = (description: string) => v.pipe(v.number(), v.minValue(0), v.description(description))
+const severity = v.picklist(['warning', 'critical'] satisfies Severity[])
+
+const compared = {
+  metric: whatIs(METRICS, 'The figure; `idle` counts all events of what fell silent, `costPerMessage` divides by messages both ways.'),
+  hours: atLeastZero('How many of the last hours are compared: the window, or the half, quarter or eighth of it that shows it best.'),
+  current: atLeastZero('In those hours.'),
+  median: atLeastZero('Of the same hours of the weeks before.'),
+  spread: atLeastZero('1.4826 × the median absolute deviation of the weeks, in the unit of the figure.'),
+  weeks: count('How many weeks that rests on: those with enough volume, since the first with an event.'),
+  change: orNull(v.number(), '(current - median) / median; null where the median is 0.'),
+  score: v.pipe(v.number(), v.description('How far it is off, in standard deviations of what is usual; negative where it fell.')),
+  normal: v.pipe(
+    v.strictObject({ low: atLeastZero('From here on.'), high: atLeastZero('Up to here.') }),
+    v.description('Between which values it would be no finding.'),
+  ),
+}
+
+export const Comparison = v.strictObject({
+  ...compared,
+  severity: orNull(severity, 'null where all is well.'),
+})
+
+export const Finding = v.strictObject({
+  ...compared,
+  severity: v.pipe(severity, v.description('From a score of 4 on a warning, from 8 on critical.')),
+  scope: whatIs(['fleet', 'assistant'], 'Of whom.'),
+  assistant: orNull(v.pipe(v.string(), v.minLength(1)), 'Its id; null for the fleet.'),
+  direction: whatIs(['up', 'down'], 'Which way it went.'),
+  since: instant('When it began, by the slots of a quarter of an hour to four hours that the window has; of what is idle, its last event.'),
+  until: instant('When it ended; the end of the window where it goes on.'),
+  run: v.pipe(
+    v.strictObject({
+      current: atLeastZero('What the figure was.'),
+      expected: atLeastZero('What it was to be.'),
+    }),
+    v.description('The figure from `since` until `until`; of what is idle, over `hours`.'),
+  ),
+  summary: text('All of it in a sentence.'),
+  evidence: text('The events behind it: path and query of a GET of this service. Of what is idle, its last event and the silence after it.'),
+})
+
+export const Regressions = v.strictObject({
+  status: whatIs(
+    ['ok', 'regressed', 'insufficient_data'],
+    'regressed where there is a finding; insufficient_data where nothing could be compared for want of weeks or volume.',
+  ),
+  window: count('Hours, as asked.'),
+  weeks: count('As asked.'),
+  ...span,
+  baseline: v.pipe(v.array(v.strictObject(span)), v.description('What it was compared with, a range for each week, oldest first.')),
+  assistants: count('Assistants with an event in any of the ranges or between them.'),
+  total: count('Findings, those beyond `limit` too.'),
+  findings: v.pipe(v.array(Finding), v.description('The critical ones first, then by how far they are off.')),
+  fleet: v.pipe(v.array(Comparison), v.description('Every figure of the whole fleet that could be compared, whether out of line or not.')),
+})
+
 export const Receipt = v.strictObject({
   accepted: count('Events stored.'),
   duplicates: count('Events that were stored before, by their id.'),
@@ -237,6 +295,7 @@ export const ANSWERS = {
   '/analytics/assistants': of(v.array(AssistantActivity)),
   '/analytics/users/top': of(v.array(TopUser)),
   '/analytics/snapshots': of(v.array(Snapshot)),
+  '/analytics/regressions': of(Regressions),
 } as const satisfies Record<keyof typeof ENDPOINTS, v.GenericSchema>
 
 export const RECEIVED = of(Receipt)
@@ -252,6 +311,9 @@ export const NAMED = {
   AssistantActivity,
   TopUser,
   Snapshot,
+  Regressions,
+  Finding,
+  Comparison,
   Change,
   Receipt,
   Reconciliation,

@@ -134,6 +134,8 @@ export const text = (check: (given: string) => boolean, message: string, descrip
   optional(v.pipe(v.string(), v.check(check, message), about(description, example)))
 export const choice = <const T extends readonly string[]>(values: T, description: string) =>
   optional(oneOf(values, description))
+export const wholeNumber = (min: number, max: number, fallback: number, description: string) =>
+  v.optional(once(whole(min, max, description, fallback)), [String(fallback)])
 
 /**
  * Checks a query string against the parameters an endpoint has.

@@ -72,7 +72,10 @@ export interface Operation {
   'x-query'?: Record<string, string>
 }
 
-/** A real question about the excerpt in test/data and its answer, for each endpoint; test/http/openapi.test.ts asks them. */
+/**
+ * A real question about the excerpt in test/data and its answer, for each endpoint; test/http/openapi.test.ts asks them.
+ * For regressions it puts one day of the excerpt on seven weeks, and breaks something on the last.
+ */
 const examples = JSON.parse(readFileSync(new URL('examples.json', import.meta.url), 'utf8')) as Record<
   Path,
   { query: Record<string, string>; answer: unknown }
@@ -83,8 +86,16 @@ const examples = JSON.parse(readFileSync(new URL('examples.json', import.meta.ur
 const EVENTS = `${MAX_EVENTS.toLocaleString('en-US')} events`
 const BYTES = `${MAX_BYTES / 1_048_576} MiB`
 
-/** What the reference says of each endpoint. */
-const GET: Record<Path, { operationId: string; summary: string; description: string }> = {
+interface Words {
+  readonly operationId: string
+  readonly summary: string
+  readonly description: string
+  /** Of answers that are files, which nobody reads as they are. */
+  readonly files?: string
+}
+
+/** What the reference and the tools of /mcp say of each endpoint. */
+export const WORDS: Readonly<Record<Path, Words>> = {
   '/analytics/overview': {
     operationId: 'overview',
     summary: 'Overview metrics',
@@ -105,8 +116,9 @@ const GET: Record<Path, { operationId: string; summary: string; description: str
   '/analytics/events': {
     operationId: 'events',
     summary: 'Event log',
-    description:
-      'The raw events of the range, newest first: as pages, to be followed by `cursor`, or as one file in NDJSON, CSV or Parquet that holds all of them. NDJSON can be sent back to this address as it is. CSV is RFC 4180 and every text in it is exact, so one may begin with `=`, `+`, `-` or `@`: a spreadsheet should import it as text.',
+    description: 'The raw events of the range, newest first, as pages to be followed by `cursor`.',
+    files:
+      'Or as one file in NDJSON, CSV or Parquet that holds all of them. NDJSON can be sent back to this address as it is. CSV is RFC 4180 and every text in it is exact, so one may begin with `=`, `+`, `-` or `@`: a spreadsheet should import it as text.',
   },
   '/analytics/assistants': {
     operationId: 'assistants',
@@ -122,8 +134,15 @@ const GET: Record<Path, { operationId: string; summary: string; description: str
   '/analytics/snapshots': {
     operationId: 'snapshots',
     summary: 'Periodic metric snapshots',
+    description: 'One row a day, week or month, oldest first; `final` once its period is over.',
+    files:
+      'For BI tools also a file in NDJSON, CSV or Parquet. In Parquet dates are timestamps and integers have 64 bits.',
+  },
+  '/analytics/regressions': {
+    operationId: 'regressions',
+    summary: 'Did something break?',
     description:
-      'One row a day, week or month, oldest first, for BI tools: JSON, or a file in NDJSON, CSV or Parquet. In Parquet dates are timestamps and integers have 64 bits.',
+      'Compares the last `window` hours, and the last half, quarter and eighth of them, with the same weekday and hours of the weeks before: completion rate, messages, tasks, cost and what fell silent, of the fleet and of each assistant. A figure that is out of line is a finding, with what is usual, how severe it is, since when, and the query of `events` that shows it. Usual is the median of the weeks; how far they spread and how few events a figure rests on decide what is out of line.',
   },
 }
 
@@ -219,8 +238,10 @@ function getOperation(path: Path): Operation {
     content[MEDIA_TYPES.csv[0]] = { schema: { type: 'string', description: 'A line of names, then one for each row, with CRLF.' } }
     content[MEDIA_TYPES.parquet[0]] = {}
   }
+  const { files, description, ...words } = WORDS[path]
   return {
-    ...GET[path],
+    ...words,
+    description: files ? `${description} ${files}` : description,
     tags: ['Analytics'],
     'x-query': query,
     security: TOKEN('analytics:read'),
@@ -458,4 +479,6 @@ const EXAMPLES: Record<string, { message: string; details: Array<{ parameter: st
 
 const INTRODUCTION = `Message volumes, task completion, active users, assistant performance and cost over any time window.
 
-Ranges are half-open: \`startDate\` is in them, \`endDate\` is not. A date is midnight in \`timezone\`, and a date-time without an offset is read there too. Dates in answers are UTC. \`assistant\` and \`user\` filter every endpoint and may be repeated. The company is the token's, never a parameter.`
+Ranges are half-open: \`startDate\` is in them, \`endDate\` is not. A date is midnight in \`timezone\`, and a date-time without an offset is read there too. Dates in answers are UTC. \`assistant\` and \`user\` filter every endpoint and may be repeated. The company is the token's, never a parameter.
+
+\`POST /mcp\` is the same for agents: a server of the Model Context Protocol (Streamable HTTP, answers in JSON) whose tools are the GET endpoints below \`/analytics\`, by the same token with \`analytics:read\`.`

@@ -373,3 +373,12 @@ export function addDays(instant: Instant, n: number, zone: string): Instant {
   const rules = zoneOf(zone)
   return startOf(rules, dayOf(rules, instant) + n)
 }
+
+/**
+ * The instant at which the zone's clocks show the same time of day, `n` calendar days (a whole number, negative for
+ * earlier) after the day they show at `instant`. Times that do not exist or exist twice resolve as in `parseInstant`.
+ */
+export function sameTime(instant: Instant, n: number, zone: string): Instant {
+  const rules = zoneOf(zone)
+  return instantOf(rules, instant + spanAt(rules, instant).offset + n * DAY)
+}

@@ -33,6 +33,7 @@ beforeAll(async () => {
   service = await startService({ now: '2026-03-01T12:00:00.000Z' })
   const events = gunzipSync(readFileSync(EXCERPT)).toString().trim().split('\n').map((line) => JSON.parse(line) as object)
   await service.store(events)
+  await service.store(sevenWednesdays(events as Timed[]))
   await service.store([
     {
       eventType: 'tasksInitiated',
@@ -52,6 +53,26 @@ beforeAll(async () => {
   ajv.addSchema({ ...document, $id: 'document' })
 })
 afterAll(() => service.close())
+
+interface Timed {
+  readonly id: string
+  readonly eventType: string
+  readonly timestamp: string
+}
+
+/**
+ * What GET /analytics/regressions can compare, as the days of the excerpt are years apart: one of its Wednesdays on seven
+ * Wednesdays two years later, on the last of which no task is completed from 14:00 on.
+ */
+function sevenWednesdays(excerpt: readonly Timed[]): object[] {
+  const day = excerpt.filter(({ timestamp }) => timestamp.startsWith('2011-02-23'))
+  return Array.from({ length: 7 }, (_, week) => {
+    const later = (98 + week) * 7 * 86_400_000
+    return day
+      .map((event) => ({ ...event, id: `${event.id} ${week}`, timestamp: new Date(Date.parse(event.timestamp) + later).toISOString() }))
+      .filter(({ eventType, timestamp }) => eventType !== 'tasksCompleted' || timestamp < '2013-02-20T14')
+  }).flat()
+}
 
 /** What a schema of the document, named by its place in there, finds wrong with a value. */
 function faultsBy(place: string[], value: unknown): string[] {
@@ -85,6 +106,7 @@ const NEEDED: Record<Path, Params> = {
   '/analytics/assistants': RANGE,
   '/analytics/users/top': RANGE,
   '/analytics/snapshots': RANGE,
+  '/analytics/regressions': { endDate: '2013-02-20T16:00' },
 }
 
 const ask = (path: string, params: Params = {}, options: PostOptions = {}) =>
@@ -237,6 +259,16 @@ test('the parameters of /operations/reconcile', async () => {
 
 // ------------------------------------------------------------------------------------------------------------- answers
 
+/** Where the objects of an answer are, of a list the first one's; what was sent as metadata may hold anything. */
+function* objectsIn(value: unknown, place: string[] = []): Generator<string[]> {
+  if (Array.isArray(value)) {
+    if (value.length > 0) yield* objectsIn(value[0], [...place, '0'])
+  } else if (typeof value === 'object' && value !== null) {
+    yield place
+    for (const [name, inner] of Object.entries(value)) if (name !== 'metadata') yield* objectsIn(inner, [...place, name])
+  }
+}
+
 describe.each(PATHS)('the answers of %s', (path) => {
   const questions: Array<[string, Params]> = [
     ['as it is', {}],
@@ -248,7 +280,12 @@ describe.each(PATHS)('the answers of %s', (path) => {
       ? [['the excerpt', { endDate: '2011-02-25', period: 'month' }] as [string, Params]]
       : path === '/analytics/rolling'
         ? [['the excerpt', { endDate: '2011-02-25', window: 90 }] as [string, Params]]
-        : [
+        : path === '/analytics/regressions'
+          ? [
+              ['silence', { endDate: '2013-02-27T16:00' }] as [string, Params],
+              ['no weeks before', { endDate: '2011-02-25' }] as [string, Params],
+            ]
+          : [
             ['now', { startDate: '2026-03-01', endDate: '2026-03-02' }] as [string, Params],
             ['an empty range', { startDate: '1999-01-01', endDate: '1999-01-03' }] as [string, Params],
             ['a range of years', { startDate: '2004-01-01', endDate: '2026-03-02', period: 'month' }] as [string, Params],
@@ -271,18 +308,22 @@ describe.each(PATHS)('the answers of %s', (path) => {
     expectHeaders(again, (operationOf(path).responses['304'] as Answer).headers)
   })
 
-  test('a field more, a field fewer or another type would be noticed, by both', async () => {
+  test('a field more, a field fewer or another type would be noticed, by both, at any depth', async () => {
     const { body } = await ask(path, NEEDED[path])
-    const breakers: Array<(row: Record<string, unknown>) => void> = [
-      (row) => (row['extra'] = 1),
-      (row) => delete row['inputTokens'],
-      (row) => (row['inputTokens'] = '1'),
-    ]
-    for (const spoil of breakers) {
-      const broken = structuredClone(body)
-      spoil(Array.isArray(broken.data) ? broken.data[0] : broken.data)
-      expect(v.is(ANSWERS[path], broken)).toBe(false)
-      expect(faultsBy(jsonOf(path, 'get', '200'), broken).length).toBeGreaterThan(0)
+    const objects = [...objectsIn(body)]
+    expect(objects.length).toBeGreaterThan(1)
+    for (const place of objects) {
+      const spoilt = (spoil: (object: Record<string, unknown>) => void) => {
+        const broken = structuredClone(body)
+        spoil(place.reduce((value, key) => value[key], broken))
+        return [v.is(ANSWERS[path], broken), faultsBy(jsonOf(path, 'get', '200'), broken).length > 0]
+      }
+      expect([place, spoilt((object) => (object['extra'] = 1))]).toEqual([place, [false, true]])
+      for (const [name, value] of Object.entries(place.reduce((inner, key) => inner[key], body))) {
+        const wrong = typeof value === 'boolean' ? 'x' : false
+        expect([place, name, spoilt((object) => delete object[name])]).toEqual([place, name, [false, true]])
+        expect([place, name, spoilt((object) => (object[name] = wrong))]).toEqual([place, name, [false, true]])
+      }
     }
   })
 

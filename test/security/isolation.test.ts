@@ -11,7 +11,16 @@ import { AnswerCache } from '../../src/http/answer-cache.ts'
 import { queryString, type Caller, type Params } from '../support.ts'
 import { CROWD_DAY, eventsOf, startWorld, type Company, type Question, type Seen, type World } from './companies.ts'
 
-const PATHS = ['overview', 'metrics', 'rolling', 'events', 'assistants', 'users/top', 'snapshots'] as const
+const PATHS = [
+  'overview',
+  'metrics',
+  'rolling',
+  'events',
+  'assistants',
+  'users/top',
+  'snapshots',
+  'regressions',
+] as const
 
 /** Who asks, and whose events are all that exist in the world where its answers are taken down. */
 interface Who {
@@ -52,6 +61,7 @@ const NEEDED: Record<(typeof PATHS)[number], Params> = {
   assistants: RANGE,
   'users/top': RANGE,
   snapshots: RANGE,
+  regressions: { window: 168, minVolume: 1 },
 }
 
 /** Every endpoint with every parameter, alone and together, what is wrong as well as what is right. */
