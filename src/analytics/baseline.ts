@@ -162,7 +162,7 @@ export interface Comparison {
   readonly change: number | null
   /** How far it is off, in standard deviations; negative where it fell. */
   readonly score: number
-  /** Where the figure would be no finding. */
+  /** What is usual: within WARNING standard deviations of the median. */
   readonly normal: { readonly low: number; readonly high: number }
   /** null where all is well. */
   readonly severity: Severity | null

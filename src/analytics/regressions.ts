@@ -113,7 +113,7 @@ export const regressions = endpoint({
         since: toIso(since),
         until: toIso(until),
         run: { current: run?.current ?? 0, expected: run?.expected ?? comparison.median },
-        summary: summaryOf(comparison, assistant, { since, until, to }),
+        summary: summaryOf(comparison, assistant, { since, until }, { from: current.from, to }),
         evidence: evidenceOf(metric, { since, until }, assistant === null ? parameters.assistant : [assistant], parameters.user),
       }
     })
@@ -302,13 +302,15 @@ const LABELS: Record<Comparison['metric'], string> = {
 function summaryOf(
   { metric, hours, current, median, change, score, weeks }: Comparison,
   assistant: string | null,
-  { since, until, to }: { since: Instant; until: Instant; to: Instant },
+  { since, until }: { since: Instant; until: Instant },
+  window: Range,
 ): string {
   const who = assistant === null ? 'the fleet' : `assistant ${JSON.stringify(assistant)}`
   const show = SHOWN[metric] ?? inWhole
   const usual = `usual are ${show(median)} (median of ${weeks} weeks)`
   if (metric === 'idle') return `${who[0]?.toUpperCase()}${who.slice(1)} has been silent since ${minute(since)}; in its last ${hours} h ${usual} events.`
-  const when = until === to ? `since ${minute(since)}` : `from ${minute(since)} until ${minute(until)}`
+  const start = `${minute(since)}${since === window.from ? ' or before' : ''}`
+  const when = until === window.to ? `since ${start}` : `from ${start} until ${minute(until)}`
   const moved = change === null ? '' : `, ${change < 0 ? '−' : '+'}${Math.round(Math.abs(change) * 100)} %`
   return `${LABELS[metric]} of ${who} ${score < 0 ? 'fell' : 'rose'} ${when}: ${show(current)} in the last ${hours} h${moved}; ${usual}.`
 }

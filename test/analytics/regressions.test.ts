@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { addDays, sameTime } from '../../src/time/calendar.ts'
 import { comparedRanges } from '../../src/analytics/regressions.ts'
@@ -135,6 +136,18 @@ describe('planted regressions', () => {
       evidence:
         '/analytics/events?startDate=2026-03-01T02%3A15%3A00.000Z&endDate=2026-03-01T09%3A15%3A00.000Z&eventType=tasksInitiated&assistant=failing',
     })
+  })
+
+  test('the example in the README', async () => {
+    const readme = readFileSync(new URL('../../README.md', import.meta.url), 'utf8')
+    const section = readme.slice(readme.indexOf('## Regressions'), readme.indexOf('## For coding agents'))
+    const example = JSON.parse(/```json\n([^`]*)```/.exec(section)?.[1] ?? '') as object
+    const finding = (await ask()).findings.find(({ assistant }: { assistant: string }) => assistant === 'failing')
+    // Rounded, to be read.
+    const rounded = JSON.parse(JSON.stringify(finding), (_, value: unknown) =>
+      typeof value === 'number' ? Number(value.toFixed(3)) : value,
+    ) as object
+    expect(example).toEqual(rounded)
   })
 
   test('the evidence is exactly the events of the finding', async () => {
