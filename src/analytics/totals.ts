@@ -280,6 +280,7 @@ function* chunks(ranges: readonly Range[]): Generator<readonly Range[]> {
 /**
  * The parts of disjoint ranges together. In a zone whose offset is no multiple of 15 minutes (none since 1972) every
  * range has ragged ends; all of it is then read from raw events.
+ * @throws RangeError where the ranges are far apart and their ends are ragged at more than three places
  */
 export function cutAll(ranges: readonly Range[], levels: readonly Level[], sealedUntil: SealedUntil): Parts {
   const all: Parts = { spans: [], raw: [] }
@@ -292,7 +293,9 @@ export function cutAll(ranges: readonly Range[], levels: readonly Level[], seale
       else all.raw.push(piece)
     }
   }
-  return all.raw.length > MAX_RAW ? cutAll(ranges, [], sealedUntil) : all
+  if (all.raw.length <= MAX_RAW) return all
+  if (levels.length === 0) throw new RangeError(`raw events are read at ${MAX_RAW} places at most: fill the gaps between ranges`)
+  return cutAll(ranges, [], sealedUntil)
 }
 
 /** Query parameters of IN_RAW and of the filters. */
