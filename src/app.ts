@@ -106,7 +106,7 @@ export function createApp(parts: AppParts) {
   })
   const { verifier, limits, corsOrigins: origins } = parts
   const request = (url: string, init: RequestInit) => app.request(url, init)
-  app.all('/mcp', createMcp({ endpoints: ENDPOINTS, request, verifier, limits, origins }))
+  app.all('/mcp', createMcp({ request, verifier, limits, origins }))
   app.route('/', parts.operations)
   for (const path of Object.keys(ENDPOINTS)) {
     app.all(path, () => {

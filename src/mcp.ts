@@ -8,14 +8,15 @@ import { randomUUID } from 'node:crypto'
 import type { Transport } from '@modelcontextprotocol/sdk/shared/transport.js'
 import type { CallToolResult, GetPromptResult, Tool } from '@modelcontextprotocol/sdk/types.js'
 import type { Context } from 'hono'
-import * as v from 'valibot'
+import { ENDPOINTS } from './analytics/endpoints.ts'
 import { requireScope, type Verifier } from './http/auth.ts'
 import { ApiError, type Complaint } from './http/errors.ts'
 import type { TenantLimits } from './http/limits.ts'
+import { parametersOf, WORDS } from './reference/document.ts'
+
+type Path = keyof typeof ENDPOINTS
 
 export interface McpParts {
-  /** By path. */
-  readonly endpoints: Readonly<Record<string, { readonly parameters: v.ObjectEntries }>>
   /** The service itself. */
   readonly request: (url: string, init: RequestInit) => Response | Promise<Response>
   readonly verifier: Verifier
@@ -29,88 +30,34 @@ const MAX_BODY_BYTES = 262_144
 /** About as much as a model can read; a longer answer is refused with the advice to ask for less. */
 const MAX_ANSWER_BYTES = 262_144
 
-const COUNTS =
-  'Counts are incomingMessages, outgoingMessages, tasksInitiated, tasksCompleted and total; with activeUsers, ' +
-  'completionRate (null where no task was initiated), cost in USD, inputTokens and outputTokens.'
+const FIGURES = 'Figures: messages, tasks, completionRate, cost in USD, tokens.'
 
-const RANGE = 'The range is [startDate, endDate).'
-
-/** What an agent is told of each endpoint. */
-const ABOUT: Record<string, { title: string; description: string }> = {
-  '/analytics/regressions': {
-    title: 'Did something break?',
-    description:
-      'Start here to find out whether something broke. Compares the last hours with the same weekday and hours of the ' +
-      'weeks before: completion rate, message and task volume, cost, and assistants that fell silent; for the fleet and ' +
-      'for each assistant. Each finding says since when, how severe, what is usual, and has a one-line summary; the query ' +
-      'of its `evidence` URL holds the arguments of the tool `events` that show it. `status` is ok, regressed or ' +
-      'insufficient_data.',
-  },
-  '/analytics/overview': {
-    title: 'Overview',
-    description: `Summary of the last complete day, 7 days or 30 days, and of the last five minutes. ${COUNTS}`,
-  },
-  '/analytics/metrics': {
-    title: 'Metrics by period',
-    description: `One entry per calendar day, ISO week or month of a range, zeros included. ${RANGE} ${COUNTS}`,
-  },
-  '/analytics/rolling': {
-    title: 'Rolling window',
-    description: `The last so many days, the same before them, the change of each figure, and a daily series. ${COUNTS}`,
-  },
-  '/analytics/events': {
-    title: 'Event log',
-    description:
-      `The raw log of a range, newest first, by page: use it to see what is behind a figure. ${RANGE} ` +
-      'Events carry a traceId where the sender gave one. Page with `cursor`, the `nextCursor` of the page before.',
-  },
-  '/analytics/assistants': {
-    title: 'Activity of assistants',
-    description:
-      'What each assistant did in a range, busiest first, with its change against the range before; those that were ' +
-      `active before and did nothing since are marked idle. ${RANGE} ${COUNTS}`,
-  },
-  '/analytics/users/top': {
-    title: 'Most active users',
-    description: `The most active users of a range. ${RANGE} ${COUNTS}`,
-  },
-  '/analytics/snapshots': {
-    title: 'Snapshots',
-    description:
-      'One row per day, week or month of a range; `final` once its period is over. For an answer to read, leave ' +
-      `\`format\` out. ${RANGE} ${COUNTS}`,
-  },
-}
-
-const DATE = 'ISO 8601 date or date-time; read in `timezone` where it has no offset'
-
-/** What an agent is told of a parameter whose schema says nothing of it. */
-const PARAMETERS: Record<string, string> = {
-  startDate: `Start of the range: ${DATE}`,
-  endDate: `End of the range, exclusive, or the moment to look back from: ${DATE}`,
-  assistant: 'Only these assistants, by id',
-  user: 'Only these users, by id',
-  timezone: 'IANA time zone',
-  window: 'Length of the window: days in rolling, hours in regressions',
-  weeks: 'How many weeks to compare with',
-  minVolume: 'Figures that rest on fewer events are not judged',
-  limit: 'How many entries at most',
-  skip: 'How many entries to pass over',
-  cursor: 'nextCursor of the page before',
+/** What an agent is told of an endpoint beyond the words of the reference. */
+const FOR_AGENTS: Readonly<Record<Path, string>> = {
+  '/analytics/overview': FIGURES,
+  '/analytics/metrics': FIGURES,
+  '/analytics/rolling': FIGURES,
+  '/analytics/events': 'Use it to see what is behind a figure. Events carry a traceId where the sender gave one.',
+  '/analytics/assistants': FIGURES,
+  '/analytics/users/top': FIGURES,
+  '/analytics/snapshots': `For an answer to read, leave \`format\` out. ${FIGURES}`,
+  '/analytics/regressions':
+    'Start here to find out whether something broke. The query of a finding’s `evidence` holds the arguments of the tool ' +
+    '`events` that show it. `status` is ok, regressed or insufficient_data.',
 }
 
 const INSTRUCTIONS =
   'Analytics of a fleet of AI assistants. To find out whether something broke, call regressions; to see why, call events ' +
-  'with the arguments in the evidence of a finding. Dates in answers are UTC.'
+  'with the arguments in the evidence of a finding. Counts are incomingMessages, outgoingMessages, tasksInitiated, ' +
+  'tasksCompleted and their total; completionRate is null where no task was initiated. Dates in answers are UTC.'
 
 /**
  * The routes of /mcp.
  * @returns answers a request to /mcp of whatever method
  */
 export function createMcp(parts: McpParts): (c: Context) => Promise<Response> {
-  const tools = toolsOf(parts.endpoints)
-  const paths = new Map(tools.map(({ name, path }) => [name, path]))
-  const listed = tools.map(({ path: _path, ...tool }) => tool)
+  const paths = new Map((Object.keys(ENDPOINTS) as Path[]).map((path) => [nameOf(path), path]))
+  const tools = [...paths.values()].map(toolOf)
   /** By tenant, session and request: what a later request may cancel. */
   const underWay = new Map<string, AbortController>()
   let loading: ReturnType<typeof loadSdk> | undefined
@@ -137,7 +84,7 @@ export function createMcp(parts: McpParts): (c: Context) => Promise<Response> {
       { name: 'agnt-analytics', title: 'AGNT Analytics', version: '1' },
       { capabilities: { tools: {}, prompts: {} }, instructions: INSTRUCTIONS, jsonSchemaValidator: sdk.validator },
     )
-    server.setRequestHandler(sdk.ListToolsRequestSchema, () => ({ tools: listed }))
+    server.setRequestHandler(sdk.ListToolsRequestSchema, () => ({ tools }))
     server.setRequestHandler(sdk.CallToolRequestSchema, async ({ params }, { requestId, signal }) => {
       const path = paths.get(params.name)
       if (!path) throw new sdk.McpError(sdk.ErrorCode.InvalidParams, `There is no tool ${params.name.slice(0, 100)}.`)
@@ -204,17 +151,18 @@ function checkOrigin(c: Context, allowed: readonly string[]): void {
 
 /** Calls the endpoint; what is not a 200 becomes a tool error that says all that is wrong. */
 async function call(
-  { request, endpoints }: McpParts,
-  path: string,
+  { request }: McpParts,
+  path: Path,
   given: Record<string, unknown>,
   init: { headers: Record<string, string>; signal: AbortSignal },
 ): Promise<CallToolResult> {
   const { query, complaints } = queryOf(given)
+  if (query.get('format') === 'parquet') complaints.push({ parameter: 'format', message: 'wants json, ndjson or csv: parquet is no text' })
   if (complaints.length > 0) return failed('400 bad_request: Some arguments cannot be used.', complaints)
   const response = await request(`${path}?${query}`, init)
   const text = await boundedText(response)
   if (text === undefined) {
-    const smaller = 'limit' in (endpoints[path]?.parameters ?? {}) ? 'a lower limit' : 'a shorter range or longer periods'
+    const smaller = 'limit' in ENDPOINTS[path].parameters ? 'a lower limit' : 'a shorter range or longer periods'
     return failed(`The answer is longer than ${MAX_ANSWER_BYTES} bytes: ask for ${smaller}.`)
   }
   if (!response.headers.get('Content-Type')?.startsWith('application/json')) return { content: [{ type: 'text', text }] }
@@ -260,64 +208,24 @@ async function boundedText(response: Response): Promise<string | undefined> {
   return Buffer.concat(chunks).toString()
 }
 
-type NamedTool = Tool & { path: string }
+/** A tool is named like its path: `users_top`. */
+const nameOf = (path: Path) => path.replace(/^\/analytics\//, '').replaceAll('/', '_')
 
-/** A tool for each endpoint, named like its path: `users_top`. */
-function toolsOf(endpoints: McpParts['endpoints']): NamedTool[] {
-  return Object.entries(endpoints).map(([path, { parameters }]) => ({
-    path,
-    name: path.replace(/^\/analytics\//, '').replaceAll('/', '_'),
-    ...(ABOUT[path] ?? { title: path, description: `GET ${path}` }),
-    inputSchema: inputSchemaOf(parameters),
+/** The words and parameters of the reference, where a list is a list and not a repeated parameter. */
+function toolOf(path: Path): Tool {
+  const parameters = parametersOf(ENDPOINTS[path].parameters)
+  return {
+    name: nameOf(path),
+    title: WORDS[path].summary,
+    description: `${WORDS[path].description} ${FOR_AGENTS[path]}`,
+    inputSchema: {
+      type: 'object',
+      properties: Object.fromEntries(parameters.map(({ name, description, schema }) => [name, { ...schema, description }])),
+      required: parameters.filter(({ required }) => required).map(({ name }) => name),
+      additionalProperties: false,
+    },
     annotations: { readOnlyHint: true, destructiveHint: false, idempotentHint: true, openWorldHint: false },
-  }))
-}
-
-/** JSON Schema of an endpoint's parameters, read from the schemas that check them. */
-export function inputSchemaOf(parameters: v.ObjectEntries): Tool['inputSchema'] {
-  const properties: Record<string, object> = {}
-  const required: string[] = []
-  for (const [name, schema] of Object.entries(parameters)) {
-    const parts = [...partsOf(schema as Part)]
-    const description = parts.find(({ metadata }) => metadata?.description)?.metadata?.description ?? PARAMETERS[name]
-    const options = parts.find(({ type }) => type === 'picklist')?.options
-    const fallback = (schema as Part).default?.[0]
-    // The check of a number is the one that turns text into a number.
-    const isNumber = typeof v.safeParse(schema as v.GenericSchema, [fallback ?? '3']).output === 'number'
-    const limitOf = (type: string) => parts.find((part) => part.type === type)?.requirement
-    const [rule] = isNumber ? (v.safeParse(schema as v.GenericSchema, ['none']).issues ?? []) : []
-    const value = {
-      type: isNumber ? 'integer' : 'string',
-      ...(options ? { enum: options } : {}),
-      ...(isNumber && limitOf('min_value') !== undefined ? { minimum: limitOf('min_value') } : {}),
-      ...(isNumber && limitOf('max_value') !== undefined ? { maximum: limitOf('max_value') } : {}),
-      ...(fallback === undefined ? {} : { default: isNumber ? Number(fallback) : fallback }),
-    }
-    const isList = v.safeParse(schema as v.GenericSchema, ['a', 'b']).success
-    const text = rule ? `${description ?? name}; ${rule.message}` : description
-    properties[name] = { ...(isList ? { type: 'array', items: value } : value), ...(text ? { description: text } : {}) }
-    if ((schema as Part).type !== 'optional') required.push(name)
   }
-  return { type: 'object', properties, required, additionalProperties: false }
-}
-
-/** What this file knows of the parts of a valibot schema. */
-interface Part {
-  readonly type: string
-  readonly wrapped?: Part
-  readonly pipe?: readonly Part[]
-  readonly item?: Part
-  readonly options?: readonly string[]
-  readonly default?: readonly string[]
-  readonly requirement?: unknown
-  readonly metadata?: { readonly description?: string }
-}
-
-function* partsOf(part: Part): Generator<Part> {
-  yield part
-  if (part.wrapped) yield* partsOf(part.wrapped)
-  if (part.item) yield* partsOf(part.item)
-  for (const one of part.pipe ?? []) if (one !== part) yield* partsOf(one)
 }
 
 const OVERNIGHT = {

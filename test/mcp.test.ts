@@ -2,11 +2,15 @@
 import { Client } from '@modelcontextprotocol/sdk/client/index.js'
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js'
 import type { Transport } from '@modelcontextprotocol/sdk/shared/transport.js'
+import { mkdtemp, rm } from 'node:fs/promises'
 import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, inject, test } from 'vitest'
 import { Store } from '../src/clickhouse/store.ts'
 import { readConfig } from '../src/config.ts'
 import { listen } from '../src/http/server.ts'
+import type { OpenApi, Operation } from '../src/reference/document.ts'
 import { createService } from '../src/service.ts'
 import { startService, type Caller, type TestService } from './support.ts'
 import { authorization } from './tokens.ts'
@@ -101,10 +105,11 @@ describe('tools', () => {
       expect(inputSchema).toMatchObject({ type: 'object', additionalProperties: false })
       const properties = inputSchema.properties as Record<string, { description?: string; type: string }>
       expect(Object.keys(properties)).toEqual(expect.arrayContaining(['assistant', 'user', 'timezone']))
-      for (const [name, property] of Object.entries(properties)) {
-        if (!('enum' in property)) expect(property.description, name).toBeTruthy()
-      }
+      for (const [name, property] of Object.entries(properties)) expect(property.description, name).toBeTruthy()
     }
+    const { length } = JSON.stringify(tools)
+    console.log(`the listing of tools is ${length} characters`)
+    expect(length).toBeLessThan(16_384)
     const schemaOf = (name: string) => tools.find((tool) => tool.name === name)?.inputSchema
     expect(schemaOf('metrics')?.required).toEqual(['period', 'startDate', 'endDate'])
     expect(schemaOf('overview')?.required).toEqual([])
@@ -114,9 +119,25 @@ describe('tools', () => {
       timezone: { type: 'string', default: 'UTC' },
     })
     expect(schemaOf('regressions')?.properties).toMatchObject({
-      window: { type: 'integer', default: 24, description: expect.stringMatching(/1 to 168/) },
+      window: { type: 'integer', minimum: 1, maximum: 168, default: 24 },
       endDate: { type: 'string' },
     })
+  })
+
+  test('say and take what the reference says', async () => {
+    const client = await connect()
+    const { tools } = await client.listTools()
+    const { paths } = (await service.request('GET', '/openapi.json', {})).body as OpenApi
+    for (const { name, title, description, inputSchema } of tools) {
+      const operation = paths[`/analytics/${name.replace('_', '/')}`]?.get as Operation
+      expect(title).toBe(operation.summary)
+      // The reference says more of files.
+      expect(operation.description.slice(0, 60)).toBe(description?.slice(0, 60))
+      const documented = operation.parameters.filter((parameter) => parameter.in === 'query')
+      expect(inputSchema.properties).toEqual(
+        Object.fromEntries(documented.map((parameter) => [parameter.name, { ...parameter.schema, description: parameter.description }])),
+      )
+    }
   })
 
   test.each(Object.entries(CALLS))('%s answers as its endpoint does, as text and as data', async (name, args) => {
@@ -142,6 +163,13 @@ describe('tools', () => {
     const result = await callTool(client, 'snapshots', { ...RANGE, format: 'csv' })
     expect(result.content[0]?.text).toMatch(/^period,periodKey,/)
     expect(result.structuredContent).toBeUndefined()
+  })
+
+  test.each(['events', 'snapshots'])('%s as Parquet would be no text', async (name) => {
+    const client = await connect()
+    const result = await callTool(client, name, { ...RANGE, format: 'parquet' })
+    expect(result.isError).toBe(true)
+    expect(result.content[0]?.text).toMatch(/^400 .*\n- format: .*parquet is no text/)
   })
 
   test('an answer that nobody could read is refused with the advice to ask for less', async () => {
@@ -380,8 +408,9 @@ describe('cancelling', () => {
 
   async function slowService() {
     const stores: Slow[] = []
+    const dataDir = await mkdtemp(join(tmpdir(), 'analytics-test-data-'))
     const slow = await createService({
-      config: readConfig({ DATA_DIR: service.dataDir, SELF_CHECK_MINUTES: '0', CACHE_MB: '0' }),
+      config: readConfig({ DATA_DIR: dataDir, SELF_CHECK_MINUTES: '0', CACHE_MB: '0' }),
       clickhouse: { ...inject('clickhouse'), stop: () => Promise.resolve() },
       database: service.database,
       log: () => {},
@@ -397,6 +426,7 @@ describe('cancelling', () => {
     const close = async () => {
       await new Promise((resolve) => server.close(resolve).closeAllConnections())
       await slow.close()
+      await rm(dataDir, { recursive: true, force: true })
     }
     return { store: stores[0] as Slow, slow, to, close }
   }
