@@ -18,6 +18,7 @@ import { usersTop } from './analytics/users-top.ts'
 import type { Store } from './clickhouse/store.ts'
 import type { AnswerCache, Kept } from './http/answer-cache.ts'
 import { requireScope, type Principal, type Verifier } from './http/auth.ts'
+import { dashboard } from './http/dashboard.ts'
 import { ApiError, errorBody } from './http/errors.ts'
 import type { TenantLimits } from './http/limits.ts'
 import { postEvents, type Ingestion } from './ingest/post-events.ts'
@@ -74,6 +75,8 @@ export function createApp(parts: AppParts) {
       ms: Math.round((performance.now() - started) * 10) / 10,
     })
   })
+  // Before the headers of data: a page has its own.
+  app.route('/', dashboard())
   app.use(
     secureHeaders({
       contentSecurityPolicy: { defaultSrc: ["'none'"], frameAncestors: ["'none'"] },

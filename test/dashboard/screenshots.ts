@@ -1,0 +1,107 @@
+/**
+ * `npm run screenshots`: the dashboard with the demo's traffic, as pictures in docs/screenshots. The service runs on a
+ * directory of its own, which is removed with it.
+ */
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdir, mkdtemp, rm, stat } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import type { BrowserContextOptions, Page } from 'playwright-core'
+import { launch } from './browser.ts'
+
+const ROOT = fileURLToPath(new URL('../../', import.meta.url))
+const FOLDER = process.argv[2] ?? join(ROOT, 'docs/screenshots')
+/** A month of traffic is made first. */
+const START_MS = 180_000
+const MAX_BYTES = 250_000
+
+const DESKTOP = { width: 1440, height: 1000 }
+const PHONE = { width: 390, height: 844 }
+
+interface Picture {
+  name: string
+  /** Of the address. */
+  search: string
+  options: BrowserContextOptions
+  fullPage?: boolean
+}
+
+const PICTURES: readonly Picture[] = [
+  { name: 'dashboard-light', search: '?range=30d&timezone=UTC', options: { viewport: DESKTOP, colorScheme: 'light' } },
+  {
+    name: 'dashboard-dark',
+    search: '?range=30d&timezone=UTC&assistant=billing-helper',
+    options: { viewport: DESKTOP, colorScheme: 'dark' },
+  },
+  {
+    name: 'dashboard-phone',
+    search: '?range=7d&timezone=UTC',
+    options: { viewport: PHONE, colorScheme: 'light', isMobile: true, hasTouch: true },
+  },
+]
+
+const dataDir = await mkdtemp(join(tmpdir(), 'analytics-screenshots-'))
+const service = spawn(process.execPath, ['--import', 'tsx', 'src/commands/demo.ts'], {
+  cwd: ROOT,
+  env: { ...process.env, DATA_DIR: dataDir, HOST: '127.0.0.1', PORT: '0', LOG_LEVEL: 'error' },
+  stdio: ['ignore', 'pipe', 'inherit'],
+})
+try {
+  const link = await linkOf(service.stdout)
+  await mkdir(FOLDER, { recursive: true })
+  const browser = await launch()
+  try {
+    for (const picture of PICTURES) await take(picture, link)
+  } finally {
+    await browser.close()
+  }
+
+  async function take({ name, search, options, fullPage = false }: Picture, { url, token }: Link): Promise<void> {
+    const context = await browser.newContext({ ...options, reducedMotion: 'reduce' })
+    const page = await context.newPage()
+    await page.goto(`${url}/${search}#token=${token}`)
+    await settled(page)
+    const path = join(FOLDER, `${name}.png`)
+    await page.screenshot({ path, fullPage })
+    await context.close()
+    const { size } = await stat(path)
+    process.stdout.write(`${path} ${Math.round(size / 1_000)} kB\n`)
+    if (size > MAX_BYTES) throw new Error(`${path} is larger than ${MAX_BYTES} bytes`)
+  }
+} finally {
+  if (service.exitCode === null) {
+    service.kill('SIGTERM')
+    await once(service, 'exit')
+  }
+  await rm(dataDir, { recursive: true, force: true, maxRetries: 5 })
+}
+
+interface Link {
+  url: string
+  token: string
+}
+
+/** What the service prints for people to follow. */
+async function linkOf(stdout: AsyncIterable<Buffer>): Promise<Link> {
+  const late = setTimeout(() => service.kill('SIGTERM'), START_MS)
+  let text = ''
+  for await (const chunk of stdout) {
+    text += String(chunk)
+    const [, url, token] = /(http:\/\/\S+)\/#token=(\S+)\n/.exec(text) ?? []
+    if (!url || !token) continue
+    clearTimeout(late)
+    // What it prints from now on is not wanted, and must not fill the pipe.
+    service.stdout.resume()
+    return { url, token }
+  }
+  throw new Error(`the service printed no link:\n${text}`)
+}
+
+/** Every panel has its answer, and the charts are drawn. */
+async function settled(page: Page): Promise<void> {
+  await page.locator('#events tbody tr').first().waitFor()
+  await page.waitForFunction(`document.querySelectorAll('[aria-busy="true"]').length === 0`)
+  await page.waitForTimeout(300)
+}
