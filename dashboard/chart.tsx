@@ -2,11 +2,11 @@
 import { useEffect, useMemo, useRef } from 'preact/hooks'
 import uPlot from 'uplot'
 import 'uplot/dist/uPlot.min.css'
-import type { Day } from './api.ts'
+import type { Day } from './answers.ts'
 import { StateLink } from './links.tsx'
 import { formatDay, formatFullDay, formatTick } from './format.ts'
 import { isPartial } from './questions.ts'
-import type { Navigation } from './state.ts'
+import type { Navigation } from './navigation.ts'
 import type { Theme } from './theme.ts'
 
 export interface Series {
@@ -56,27 +56,31 @@ export function Chart({ days, kind, series, format, tick = formatTick, summary, 
       made.destroy()
     }
   }, [kind])
-  useEffect(() => plot.current?.setData(data), [data])
-  useEffect(() => plot.current?.redraw(true), [theme])
+  useEffect(() => {
+    if (plot.current?.data !== data) plot.current?.setData(data)
+  }, [data])
+  const drawn = useRef(theme)
+  useEffect(() => {
+    if (drawn.current !== theme) plot.current?.redraw(true)
+    drawn.current = theme
+  }, [theme])
 
   const now = Date.now()
   const somePartial = kind === 'bars' && days.some((day) => isPartial(day, now))
   return (
     <>
-      {(series.length > 1 || somePartial) && (
-        <ul class="legend" aria-hidden="true">
-          {series.length > 1 && series.map(({ name, color }) => (
-            <li key={name}>
-              <i class={`swatch ${color}`} /> {name}
-            </li>
-          ))}
-          {somePartial && (
-            <li>
-              <i class="swatch partial" /> part of a day
-            </li>
-          )}
-        </ul>
-      )}
+      <ul class="legend" aria-hidden="true">
+        {series.map(({ name, color }) => (
+          <li key={name}>
+            <i class={`swatch ${color}`} /> {name}
+          </li>
+        ))}
+        {somePartial && (
+          <li>
+            <i class="swatch partial" /> part of a day
+          </li>
+        )}
+      </ul>
       <div class="chart">
         <div ref={root} role="img" aria-label={summary} />
         <div ref={tip} class="tip" aria-hidden="true" hidden />
@@ -163,7 +167,7 @@ function optionsOf(
       points: kind === 'line' ? { size: 7 } : { show: false },
     },
     scales: {
-      x: { time: false, range: (_, min, max) => [(min ?? 0) - 0.5, (max ?? 0) + 0.5] },
+      x: { time: false, range: (u) => [-0.5, u.data[0].length - 0.5] },
       y: { range: (_, min, max) => (kind === 'line' ? rateRange(min, max) : [0, Math.max(max ?? 0, 1e-9) * 1.08]) },
     },
     axes: [
@@ -173,7 +177,11 @@ function optionsOf(
         size: 26,
         space: 52,
         incrs: [1, 2, 3, 7, 14, 28, 56, 112],
-        values: (_, at) => at.map((index) => formatDay(shown.current.days[index]?.periodKey ?? '') || ''),
+        values: (_, at) =>
+          at.map((index) => {
+            const day = shown.current.days[index]
+            return day ? formatDay(day.periodKey) : ''
+          }),
       },
       { ...axis, grid, size: 48, space: 36, values: (_, values) => values.map((value) => shown.current.tick(value)) },
     ],
@@ -185,7 +193,7 @@ function optionsOf(
             stroke: () => colorOf(color),
             width: 2,
             fill: () => `${colorOf(color)}14`,
-            fillTo: (_, __, min) => min,
+            fillTo: (u: uPlot) => u.scales['y']?.min ?? 0,
             points: { show: (u) => u.data[0].length <= 31, size: 5, fill: () => colorOf(color), stroke: () => colorOf(color) },
           } as uPlot.Series
         }

@@ -1,7 +1,8 @@
 /** What is shown: period, assistant, user and time zone. */
 import { useEffect, useMemo, useState } from 'preact/hooks'
-import type { Assistant, TopUser } from './api.ts'
-import { addDays, homeTimeZone, PRESETS, rangeFault, type Navigation, type Preset } from './state.ts'
+import type { Assistant, TopUser } from './answers.ts'
+import type { Navigation } from './navigation.ts'
+import { addDays, homeTimeZone, PRESETS, rangeFault, type Preset } from './state.ts'
 
 const NAMES: Record<Preset, string> = { '24h': '24 hours', '7d': '7 days', '30d': '30 days', '90d': '90 days' }
 

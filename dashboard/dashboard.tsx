@@ -1,6 +1,7 @@
 /** The page of somebody who is signed in. Each panel shows one answer of the API. */
 import { useCallback, useEffect, useMemo, useRef, useState } from 'preact/hooks'
-import { Api, type ApiFailure, type Assistant, type Body, type Day, type LoggedEvent, type Rolling, type TopUser } from './api.ts'
+import type { Assistant, Body, Day, LoggedEvent, Rolling, TopUser } from './answers.ts'
+import { Api, type ApiFailure } from './api.ts'
 import { Assistants } from './assistants.tsx'
 import { Cards } from './cards.tsx'
 import { Controls } from './controls.tsx'
@@ -8,11 +9,12 @@ import { Events } from './events.tsx'
 import { formatCount, formatDay, formatRate, formatShort, formatTime } from './format.ts'
 import { Cross, Logo, Moon, Refresh, Sun } from './icons.tsx'
 import { StateLink } from './links.tsx'
+import { useNavigation, type Navigation } from './navigation.ts'
 import { Failure, Skeleton } from './panel.tsx'
 import { endOf, questionsOf, summaryOf, type Summary } from './questions.ts'
 import { claimsOf } from './session.ts'
 import { explain } from './sign-in.tsx'
-import { useNavigation, writeState, type Navigation, type State } from './state.ts'
+import { writeState, type State } from './state.ts'
 import { useTheme } from './theme.ts'
 import { Trends } from './trends.tsx'
 import { TopUsers } from './users.tsx'
@@ -97,7 +99,7 @@ export function Dashboard({ token, onSignOut }: DashboardProps) {
         </section>
         <Trends answer={trend} navigation={navigation} theme={theme} />
         <div class="lists">
-          <Assistants answer={assistants} navigation={navigation} />
+          <Assistants answer={assistants} span={shown} navigation={navigation} />
           <TopUsers answer={users} navigation={navigation} />
         </div>
         <Events answer={events} navigation={navigation} />
@@ -138,7 +140,16 @@ function skip(event: Event): void {
 function Freshness({ answer, timezone, loading }: { answer: Answer<unknown>; timezone: string; loading: boolean }) {
   return (
     <span class="freshness">
-      {loading ? 'Updating…' : answer.at > 0 ? `Updated ${formatTime(answer.at, timezone)}` : 'Not loaded'}
+      {loading ? (
+        'Updating…'
+      ) : answer.at > 0 ? (
+        <>
+          <span class="freshness-label">Updated </span>
+          {formatTime(answer.at, timezone)}
+        </>
+      ) : (
+        'Not loaded'
+      )}
     </span>
   )
 }

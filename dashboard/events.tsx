@@ -1,12 +1,12 @@
 /** The event log: newest first, by type, a page at a time. */
 import { useState } from 'preact/hooks'
-import { EVENT_TYPES, type Body, type EventType, type LoggedEvent } from './api.ts'
+import { EVENT_TYPES, type Body, type EventType, type LoggedEvent } from './answers.ts'
 import { formatCost, formatCount, formatExact, formatInstant } from './format.ts'
 import { Chevron } from './icons.tsx'
 import { StateLink } from './links.tsx'
 import { Panel } from './panel.tsx'
 import { EVENTS_A_PAGE } from './questions.ts'
-import type { Navigation } from './state.ts'
+import type { Navigation } from './navigation.ts'
 import type { Answer } from './use-answer.ts'
 
 export const TYPE_NAMES: Record<EventType, string> = {

@@ -1,5 +1,6 @@
 import type { ComponentChildren } from 'preact'
-import type { Navigation, State } from './state.ts'
+import type { Navigation } from './navigation.ts'
+import type { State } from './state.ts'
 
 interface StateLinkProps {
   navigation: Navigation

@@ -1,5 +1,5 @@
 /** Which request answers which panel, and the summary that the cards and charts share. No I/O. */
-import type { Body, Day, Metrics, Rolling } from './api.ts'
+import type { Body, Day, Metrics, Rolling } from './answers.ts'
 import { addDays, daysOf, PRESETS, type State } from './state.ts'
 
 const MINUTE_MS = 60_000

@@ -1,5 +1,6 @@
 import { useCallback, useEffect, useState } from 'preact/hooks'
-import { ApiFailure, type Api, type Body } from './api.ts'
+import type { Body } from './answers.ts'
+import { ApiFailure, type Api } from './api.ts'
 
 /** What there is to show of one request. */
 export interface Answer<T> {

@@ -1,10 +1,10 @@
 /** The most active users of the range. */
-import type { TopUser } from './api.ts'
+import type { TopUser } from './answers.ts'
 import { Bar } from './assistants.tsx'
 import { formatAgo, formatCost, formatCount, formatInstant } from './format.ts'
 import { StateLink } from './links.tsx'
 import { Panel } from './panel.tsx'
-import type { Navigation } from './state.ts'
+import type { Navigation } from './navigation.ts'
 import type { Answer } from './use-answer.ts'
 
 export function TopUsers({ answer, navigation }: { answer: Answer<TopUser[]>; navigation: Navigation }) {

@@ -7,6 +7,7 @@ import { once } from 'node:events'
 import { mkdir, mkdtemp, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import type { Readable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
 import type { BrowserContextOptions, Page } from 'playwright-core'
 import { launch } from './browser.ts'
@@ -84,19 +85,22 @@ interface Link {
 }
 
 /** What the service prints for people to follow. */
-async function linkOf(stdout: AsyncIterable<Buffer>): Promise<Link> {
-  const late = setTimeout(() => service.kill('SIGTERM'), START_MS)
-  let text = ''
-  for await (const chunk of stdout) {
-    text += String(chunk)
-    const [, url, token] = /(http:\/\/\S+)\/#token=(\S+)\n/.exec(text) ?? []
-    if (!url || !token) continue
-    clearTimeout(late)
-    // What it prints from now on is not wanted, and must not fill the pipe.
-    service.stdout.resume()
-    return { url, token }
-  }
-  throw new Error(`the service printed no link:\n${text}`)
+function linkOf(stdout: Readable): Promise<Link> {
+  return new Promise((resolve, reject) => {
+    const late = setTimeout(() => reject(new Error('the service took too long to start')), START_MS)
+    let text = ''
+    stdout.on('data', (chunk) => {
+      text += String(chunk)
+      const [, url, token] = /(http:\/\/\S+)\/#token=(\S+)\n/.exec(text) ?? []
+      if (!url || !token) return
+      clearTimeout(late)
+      resolve({ url, token })
+    })
+    stdout.on('end', () => {
+      clearTimeout(late)
+      reject(new Error(`the service ended:\n${text}`))
+    })
+  })
 }
 
 /** Every panel has its answer, and the charts are drawn. */
