@@ -82,7 +82,7 @@ export function Assistants({ answer, span, navigation }: AssistantsProps) {
         return (
           <>
             <Notice rows={rows.filter((row) => row.idle || quiet.has(row))} navigation={navigation} now={now} />
-            <div class="scroll" role="region" aria-label="Activity per assistant" tabIndex={0}>
+            <div class="scroll" role="region" aria-label="Table of assistants" tabIndex={0}>
               <table class="assistants">
                 <caption class="hidden">
                   Activity per assistant in the range. Change is against the range before.

@@ -51,8 +51,8 @@ export function Controls({ navigation, assistants, users }: ControlsProps) {
         </label>
       </fieldset>
       {custom && <Dates navigation={navigation} />}
-      <label class="field">
-        Assistant
+      <div class="field">
+        <label for="assistant">Assistant</label>
         <select id="assistant" value={state.assistant} onChange={(event) => go({ assistant: event.currentTarget.value })}>
           <option value="">All assistants</option>
           {names.map((name) => (
@@ -61,10 +61,10 @@ export function Controls({ navigation, assistants, users }: ControlsProps) {
             </option>
           ))}
         </select>
-      </label>
+      </div>
       <UserField navigation={navigation} users={users} />
-      <label class="field">
-        Time zone
+      <div class="field">
+        <label for="timezone">Time zone</label>
         <select id="timezone" value={state.timezone} onChange={(event) => go({ timezone: event.currentTarget.value })}>
           {zones.map((zone) => (
             <option key={zone} value={zone}>
@@ -72,7 +72,7 @@ export function Controls({ navigation, assistants, users }: ControlsProps) {
             </option>
           ))}
         </select>
-      </label>
+      </div>
     </section>
   )
 }
@@ -96,8 +96,8 @@ function Dates({ navigation: { state, go } }: { navigation: Navigation }) {
   }
   return (
     <form class="dates" onSubmit={submit} noValidate>
-      <label class="field">
-        First day
+      <div class="field">
+        <label for="from">First day</label>
         <input
           id="from"
           type="date"
@@ -106,9 +106,9 @@ function Dates({ navigation: { state, go } }: { navigation: Navigation }) {
           aria-describedby="dates-fault"
           onInput={(event) => setFrom(event.currentTarget.value)}
         />
-      </label>
-      <label class="field">
-        Last day
+      </div>
+      <div class="field">
+        <label for="to">Last day</label>
         <input
           id="to"
           type="date"
@@ -117,7 +117,7 @@ function Dates({ navigation: { state, go } }: { navigation: Navigation }) {
           aria-describedby="dates-fault"
           onInput={(event) => setTo(event.currentTarget.value)}
         />
-      </label>
+      </div>
       <button type="submit">Show</button>
       <p id="dates-fault" class="fault" role="alert">
         {fault}

@@ -39,8 +39,8 @@ export function Events({ answer, navigation }: { answer: Answer<Body<LoggedEvent
       title="Event log"
       note="Newest first"
       actions={
-        <label class="inline">
-          Type
+        <div class="inline">
+          <label for="type">Type</label>
           <select
             id="type"
             value={state.type}
@@ -53,7 +53,7 @@ export function Events({ answer, navigation }: { answer: Answer<Body<LoggedEvent
               </option>
             ))}
           </select>
-        </label>
+        </div>
       }
       answer={answer}
       timezone={state.timezone}
@@ -63,7 +63,7 @@ export function Events({ answer, navigation }: { answer: Answer<Body<LoggedEvent
       {({ data: rows }) =>
         rows.length === 0 ? null : (
           <>
-            <div class="scroll" role="region" aria-label="Event log" tabIndex={0}>
+            <div class="scroll" role="region" aria-label="Table of events" tabIndex={0}>
               <table class="events">
                 <caption class="hidden">Events, newest first, times in {state.timezone}</caption>
                 <thead>

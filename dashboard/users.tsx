@@ -31,7 +31,7 @@ export function TopUsers({ answer, navigation }: { answer: Answer<TopUser[]>; na
         const largest = Math.max(...rows.map(({ total }) => total))
         const now = Date.now()
         return (
-          <div class="scroll" role="region" aria-label="Top users" tabIndex={0}>
+          <div class="scroll" role="region" aria-label="Table of top users" tabIndex={0}>
             <table class="users">
               <caption class="hidden">The most active users of the range</caption>
               <thead>

@@ -1,6 +1,6 @@
 /** The browser of the dashboard's tests and screenshots: CHROMIUM, or the one of Debian's package `chromium`. */
 import { existsSync } from 'node:fs'
-import { chromium, type Browser } from 'playwright-core'
+import { chromium, type Browser, type Page } from 'playwright-core'
 
 const INSTALLED = '/usr/bin/chromium'
 
@@ -29,4 +29,10 @@ export function launch(): Promise<Browser> {
       '--no-first-run',
     ],
   })
+}
+
+/** All panels have their answers, or their failures. (Not waitForFunction: it evaluates text, which the page's policy refuses.) */
+export async function settled(page: Page): Promise<void> {
+  await page.locator('#events').waitFor()
+  await page.locator('main:not(:has([aria-busy="true"]))').waitFor()
 }

@@ -9,8 +9,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
-import type { BrowserContextOptions, Page } from 'playwright-core'
-import { launch } from './browser.ts'
+import type { BrowserContextOptions } from 'playwright-core'
+import { launch, settled } from './browser.ts'
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url))
 const FOLDER = process.argv[2] ?? join(ROOT, 'docs/screenshots')
@@ -64,6 +64,8 @@ try {
     const page = await context.newPage()
     await page.goto(`${url}/${search}#token=${token}`)
     await settled(page)
+    // The charts are drawn in the frame after.
+    await page.waitForTimeout(300)
     const path = join(FOLDER, `${name}.png`)
     await page.screenshot({ path, fullPage })
     await context.close()
@@ -101,11 +103,4 @@ function linkOf(stdout: Readable): Promise<Link> {
       reject(new Error(`the service ended:\n${text}`))
     })
   })
-}
-
-/** Every panel has its answer, and the charts are drawn. */
-async function settled(page: Page): Promise<void> {
-  await page.locator('#events tbody tr').first().waitFor()
-  await page.waitForFunction(`document.querySelectorAll('[aria-busy="true"]').length === 0`)
-  await page.waitForTimeout(300)
 }
