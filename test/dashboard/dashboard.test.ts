@@ -59,6 +59,10 @@ describe.skipIf(!available)('the dashboard', () => {
   describe('signing in', () => {
     test('takes a pasted token, keeps it in the tab and out of every address, and forgets it', async () => {
       const { page, requests } = await site.open()
+      const scripts: Array<Promise<number>> = []
+      page.on('requestfinished', (request) => {
+        if (request.resourceType() === 'script') scripts.push(request.sizes().then(({ responseBodySize }) => responseBodySize))
+      })
       await page.goto(`${site.origin}/?range=30d`)
       const field = page.getByLabel('Access token')
       await page.getByRole('button', { name: 'Sign in' }).click()
@@ -71,6 +75,10 @@ describe.skipIf(!available)('the dashboard', () => {
       await field.fill(` Bearer ${token}\n`)
       await page.getByRole('button', { name: 'Sign in' }).click()
       await settled(page)
+      // All the JavaScript that a first paint costs, as transferred; the project allows itself 200 kB.
+      const transferred = (await Promise.all(scripts)).reduce((total, size) => total + size, 0)
+      expect(transferred).toBeGreaterThan(5_000)
+      expect(transferred).toBeLessThan(60_000)
       expect(stateOf(page)).toEqual({ range: '30d', timezone: 'Europe/Berlin' })
       expect(requests.take().filter(({ request }) => request.url().includes(token))).toEqual([])
       expect(await page.evaluate('JSON.stringify([localStorage, document.cookie])')).not.toContain(token)
@@ -82,12 +90,6 @@ describe.skipIf(!available)('the dashboard', () => {
       expect(await page.evaluate('sessionStorage.length')).toBe(0)
       await page.reload()
       await field.waitFor()
-    })
-
-    test('takes a token out of the fragment, and the fragment out of the address and the history', async () => {
-      const { page } = await signedIn('?range=24h&timezone=UTC&assistant=support')
-      expect(page.url()).toBe(`${site.origin}/?range=24h&assistant=support&timezone=UTC`)
-      expect(await page.evaluate('history.length')).toBeLessThanOrEqual(2)
     })
 
     test('says why a token is of no use, and keeps the place', async () => {
@@ -141,8 +143,16 @@ describe.skipIf(!available)('the dashboard', () => {
       expect(await page.locator('#events .pages').innerText()).toContain(`1 to 50 of ${formatCount(rolling.total)} events`)
     })
 
-    test('say which assistants are idle, and which have fallen quiet', async () => {
+    test('say which assistants are idle, and which have fallen quiet, in the order that is asked for', async () => {
       const { page } = await signedIn()
+      const names = () => page.locator('#assistants tbody .name').allInnerTexts()
+      const busiest = await names()
+      await page.getByRole('button', { name: 'Events', exact: true }).click()
+      expect(await names()).toEqual(busiest.toReversed())
+      expect(await page.getByRole('columnheader', { name: 'Events' }).first().getAttribute('aria-sort')).toBe('ascending')
+      await page.getByRole('button', { name: 'Last active' }).first().click()
+      expect((await names())[0]).toBe('night-owl')
+
       const idle = page.locator('#assistants tbody tr', { hasText: 'Idle' })
       expect(await idle.locator('.name').allInnerTexts()).toEqual(['night-owl'])
       expect(await textOf(page.locator('#assistants .notice'))).toContain('night-owl, idle in the whole range')
@@ -204,7 +214,6 @@ describe.skipIf(!available)('the dashboard', () => {
       ] as const) {
         expect(await page.locator(`#${panel}`).innerText()).toContain(text)
       }
-      expect(await violations(page)).toEqual([])
     })
   })
 
@@ -291,6 +300,9 @@ describe.skipIf(!available)('the dashboard', () => {
       )
       const asked = requests.take()
       expect(asked.length).toBe(4)
+      // The token came in the fragment, which is gone from the address and from the history.
+      expect(page.url()).not.toContain('#')
+      expect(await page.evaluate('history.length')).toBeLessThanOrEqual(2)
       expect(asked.find(({ path }) => path === 'events')?.parameters).toEqual({
         startDate: '2026-02-20',
         endDate: '2026-03-01',
@@ -349,17 +361,6 @@ describe.skipIf(!available)('the dashboard', () => {
       expect(await textOf(page.locator('#events .details'))).toBe('Id e0 UTC 2026-03-01T11:01:00.000Z channel web')
     })
 
-    test('sort the assistants', async () => {
-      const { page } = await signedIn()
-      const names = () => page.locator('#assistants tbody .name').allInnerTexts()
-      const busiest = await names()
-      await page.getByRole('button', { name: 'Events', exact: true }).click()
-      expect(await names()).toEqual(busiest.toReversed())
-      expect(await page.getByRole('columnheader', { name: 'Events' }).first().getAttribute('aria-sort')).toBe('ascending')
-      await page.getByRole('button', { name: 'Last active' }).first().click()
-      expect((await names())[0]).toBe('night-owl')
-    })
-
     test('abort what nobody waits for any more', async () => {
       const { page } = await signedIn()
       const failed: string[] = []
@@ -372,17 +373,13 @@ describe.skipIf(!available)('the dashboard', () => {
         if (new URL(request.url).searchParams.get('window') === '30') await once(release, 'now')
         return next()
       })
-      try {
-        await choose(page, '30 days')
-        await page.locator('.stale').first().waitFor()
-        await choose(page, '90 days')
-        await settled(page)
-        expect(failed).toEqual(['30 net::ERR_ABORTED'])
-        expect(await page.locator('.heading h2').innerText()).toBe('Last 90 days')
-      } finally {
-        release.emit('now')
-        site.instead.clear()
-      }
+      await choose(page, '30 days')
+      await page.locator('.stale').first().waitFor()
+      await choose(page, '90 days')
+      await settled(page)
+      expect(failed).toEqual(['30 net::ERR_ABORTED'])
+      expect(await page.locator('.heading h2').innerText()).toBe('Last 90 days')
+      release.emit('now')
     })
 
     test('work from the keyboard', async () => {
@@ -440,45 +437,46 @@ describe.skipIf(!available)('the dashboard', () => {
   })
 
   describe('an API that fails', () => {
-    test.each([503, 429])('with %i is told where it fails, and asked again when it said', async (status) => {
-      site.instead.set('/analytics/assistants', () => busy(2, status))
-      try {
-        const { page, requests } = await signedIn()
-        const panel = page.locator('#assistants')
-        expect(await panel.getByRole('alert').innerText()).toContain('Too many questions are being answered right now.')
-        expect(await page.locator('#users tbody tr').count()).toBe(10)
-        const retry = panel.getByRole('button', { name: /Retry/ })
-        expect(await retry.innerText()).toMatch(/^Retry in [12] s$/)
-        expect(await retry.isDisabled()).toBe(true)
-        if (status === 503) expect(await violations(page)).toEqual([])
-        site.instead.clear()
-        requests.take()
-        await panel.getByRole('button', { name: 'Retry', exact: true }).click()
-        await panel.locator('tbody tr').first().waitFor()
-        expect(await panel.getByRole('alert').count()).toBe(0)
-        expect(requests.take().map(({ path }) => path)).toEqual(['assistants'])
-      } finally {
-        site.instead.clear()
-      }
+    test('is told where it fails, and asked again when it said', async () => {
+      site.instead.set('/analytics/assistants', () => busy(2, 503))
+      site.instead.set('/analytics/users/top', () => busy(60, 429))
+      const { page, requests } = await signedIn()
+      const [assistants, users] = [page.locator('#assistants'), page.locator('#users')]
+      expect(await textOf(assistants.getByRole('alert'))).toMatch(/^The service is busy. Too many questions .* Retry in [12] s$/)
+      expect(await textOf(users.getByRole('alert'))).toMatch(/^Too many requests. Too many questions .* Retry in [56]\d s$/)
+      expect(await assistants.getByRole('button', { name: /Retry/ }).isDisabled()).toBe(true)
+      expect(await page.locator('#events tbody tr').count()).toBe(50)
+      expect(await violations(page)).toEqual([])
+      site.instead.clear()
+      requests.take()
+      await assistants.getByRole('button', { name: 'Retry', exact: true }).click()
+      await assistants.locator('tbody tr').first().waitFor()
+      expect(await assistants.getByRole('alert').count()).toBe(0)
+      expect(requests.take().map(({ path }) => path)).toEqual(['assistants'])
+
+      // What looks for news by itself waits for the longer pause.
+      await page.clock.fastForward(40_000)
+      await page.waitForTimeout(100)
+      expect(requests.take()).toEqual([])
+      expect(await users.getByRole('alert').count()).toBe(1)
+      await page.clock.fastForward(30_000)
+      await users.locator('tbody tr').first().waitFor()
+      expect(await users.getByRole('alert').count()).toBe(0)
     })
 
     test('while it is looked for news keeps the old figures, and says so', async () => {
       const { page } = await signedIn()
       site.instead.set('/analytics/rolling', () => Response.json({}, { status: 500 }))
-      try {
-        await page.getByRole('button', { name: 'Refresh' }).click()
-        const alert = page.locator('.summary').getByRole('alert')
-        await alert.waitFor()
-        expect(await alert.innerText()).toMatch(/This could not be loaded. The service answered 500. The figures below are from 12:00:\d\d/)
-        expect(await page.locator('.figure').count()).toBe(6)
-        // Figures of another question would be wrong ones.
-        await choose(page, '30 days')
-        await settled(page)
-        expect(await page.locator('.figure').count()).toBe(0)
-        expect(await page.getByRole('alert').count()).toBeGreaterThanOrEqual(2)
-      } finally {
-        site.instead.clear()
-      }
+      await page.getByRole('button', { name: 'Refresh' }).click()
+      const alert = page.locator('.summary').getByRole('alert')
+      await alert.waitFor()
+      expect(await alert.innerText()).toMatch(/This could not be loaded. The service answered 500. The figures below are from 12:00:\d\d/)
+      expect(await page.locator('.figure').count()).toBe(6)
+      // Figures of another question would be wrong ones.
+      await choose(page, '30 days')
+      await settled(page)
+      expect(await page.locator('.figure').count()).toBe(0)
+      expect(await page.getByRole('alert').count()).toBeGreaterThanOrEqual(2)
     })
 
     test('by being away is told from one that answers', async () => {
@@ -496,13 +494,9 @@ describe.skipIf(!available)('the dashboard', () => {
       const { page } = await signedIn()
       const refusal = { error: { message: 'The token is refused: expired.' } }
       site.instead.set('/analytics/events', () => Response.json(refusal, { status: 401 }))
-      try {
-        await page.getByRole('button', { name: 'Refresh' }).click()
-        await page.getByText('The token has expired. Sign in with a new one.').waitFor()
-        expect(await page.evaluate('sessionStorage.length')).toBe(0)
-      } finally {
-        site.instead.clear()
-      }
+      await page.getByRole('button', { name: 'Refresh' }).click()
+      await page.getByText('The token has expired. Sign in with a new one.').waitFor()
+      expect(await page.evaluate('sessionStorage.length')).toBe(0)
     })
   })
 
@@ -525,7 +519,6 @@ describe.skipIf(!available)('the dashboard', () => {
         expect(box?.height).toBeGreaterThanOrEqual(32)
         expect((box?.x ?? 0) + (box?.width ?? 0)).toBeLessThanOrEqual(360)
       }
-      expect(await violations(page)).toEqual([])
     })
 
     test('is dark where the system is, and as somebody chose', async () => {
@@ -556,19 +549,6 @@ describe.skipIf(!available)('the dashboard', () => {
       await page.getByRole('button', { name: 'Sign in' }).click()
       expect(await violations(page)).toEqual([])
     })
-  })
-
-  test('sends less than 200 kB of JavaScript for its first paint', async () => {
-    const { page } = await site.open()
-    const sizes: Array<Promise<number>> = []
-    page.on('requestfinished', (request) => {
-      if (request.resourceType() === 'script') sizes.push(request.sizes().then(({ responseBodySize }) => responseBodySize))
-    })
-    await page.goto(`${site.origin}/#token=${await site.token()}`)
-    await settled(page)
-    const sum = (await Promise.all(sizes)).reduce((total, size) => total + size, 0)
-    expect(sum).toBeGreaterThan(5_000)
-    expect(sum).toBeLessThan(60_000)
   })
 
   test('asked no other host, broke no policy, and put no token into an address', () => {
