@@ -18,22 +18,29 @@ const FOLDER = process.argv[2] ?? join(ROOT, 'docs/screenshots')
 const START_MS = 180_000
 const MAX_BYTES = 250_000
 
-const DESKTOP = { width: 1440, height: 1000 }
-const PHONE = { width: 390, height: 844 }
+const DESKTOP = { width: 1440, height: 1240 }
+const PHONE = { width: 390, height: 1180 }
 
 interface Picture {
   name: string
   /** Of the address. */
   search: string
   options: BrowserContextOptions
-  fullPage?: boolean
 }
 
+/** A whole number of days ago, YYYY-MM-DD in UTC. */
+const daysAgo = (days: number) => new Date(Date.now() - days * 86_400_000).toISOString().slice(0, 10)
+
 const PICTURES: readonly Picture[] = [
-  { name: 'dashboard-light', search: '?range=30d&timezone=UTC', options: { viewport: DESKTOP, colorScheme: 'light' } },
+  {
+    name: 'dashboard-light',
+    // As long as the demo has a past to compare it with.
+    search: `?from=${daysAgo(13)}&to=${daysAgo(0)}&timezone=UTC`,
+    options: { viewport: DESKTOP, colorScheme: 'light' },
+  },
   {
     name: 'dashboard-dark',
-    search: '?range=30d&timezone=UTC&assistant=billing-helper',
+    search: '?range=7d&timezone=Europe/Berlin&assistant=billing-helper',
     options: { viewport: DESKTOP, colorScheme: 'dark' },
   },
   {
@@ -59,7 +66,7 @@ try {
     await browser.close()
   }
 
-  async function take({ name, search, options, fullPage = false }: Picture, { url, token }: Link): Promise<void> {
+  async function take({ name, search, options }: Picture, { url, token }: Link): Promise<void> {
     const context = await browser.newContext({ ...options, reducedMotion: 'reduce' })
     const page = await context.newPage()
     await page.goto(`${url}/${search}#token=${token}`)
@@ -67,7 +74,7 @@ try {
     // The charts are drawn in the frame after.
     await page.waitForTimeout(300)
     const path = join(FOLDER, `${name}.png`)
-    await page.screenshot({ path, fullPage })
+    await page.screenshot({ path })
     await context.close()
     const { size } = await stat(path)
     process.stdout.write(`${path} ${Math.round(size / 1_000)} kB\n`)
