@@ -12,6 +12,7 @@ import type { Scope } from './analytics/totals.ts'
 import type { Store } from './clickhouse/store.ts'
 import type { AnswerCache, Kept } from './http/answer-cache.ts'
 import { requireScope, type Principal, type Verifier } from './http/auth.ts'
+import { dashboard } from './http/dashboard.ts'
 import { ApiError, errorBody } from './http/errors.ts'
 import type { TenantLimits } from './http/limits.ts'
 import { postEvents, type Ingestion } from './ingest/post-events.ts'
@@ -59,7 +60,8 @@ export function createApp(parts: AppParts) {
       ms: Math.round((performance.now() - started) * 10) / 10,
     })
   })
-  // Before the policy below, which lets no page load anything: the reference has one of its own.
+  // Before the policy below, which lets no page load anything: pages have their own.
+  app.route('/', dashboard())
   app.route('/', reference())
   app.use(
     secureHeaders({

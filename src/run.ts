@@ -80,10 +80,13 @@ async function start(env: NodeJS.ProcessEnv, beforeReady: RunOptions['beforeRead
   }
   const address = server.address()
   const port = typeof address === 'object' && address ? address.port : config.PORT
-  process.stdout.write(`AGNT Analytics is ready at http://${config.HOST.includes(':') ? `[${config.HOST}]` : config.HOST}:${port}\n`)
+  const url = `http://${config.HOST.includes(':') ? `[${config.HOST}]` : config.HOST}:${port}`
+  process.stdout.write(`AGNT Analytics is ready at ${url}\n`)
   if (service.localKey) {
     const token = await signLocalToken(service.localKey, { org: 'demo', scope: 'analytics:read analytics:write' }, config)
     process.stdout.write(`\nA token for the organization "demo", valid for 30 days:\n\n  export TOKEN=${token}\n\n`)
+    // In the fragment, which no browser sends anywhere; the dashboard takes it out of the address at once.
+    process.stdout.write(`The dashboard, signed in with it:\n\n  ${url}/#token=${token}\n\n`)
   }
   return service
 }
