@@ -13,6 +13,7 @@ COPY package.json tsconfig.json ./
 COPY docker docker
 COPY clickhouse clickhouse
 COPY src src
+COPY dashboard dashboard
 RUN mkdir /data && chown node:node /data
 VOLUME /data
 USER node
