@@ -5,8 +5,8 @@
  */
 import { spawn, execFile, type ChildProcess } from 'node:child_process'
 import { createWriteStream } from 'node:fs'
-import { access, chmod, chown, mkdir, rm } from 'node:fs/promises'
-import { availableParallelism, totalmem } from 'node:os'
+import { access, chmod, chown, mkdir, mkdtemp, rm } from 'node:fs/promises'
+import { availableParallelism, tmpdir, totalmem } from 'node:os'
 import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -48,19 +48,23 @@ type Ask = (sql: string) => Promise<Array<Record<keyof Figures, unknown>>>
 /** @param expected what the service answered to a variant */
 export async function measureOthers(
   clickhouse: ClickHouseClient,
-  directory: string,
   questions: readonly Question[],
   expected: (question: Question, variant: Variant) => Promise<Figures>,
 ): Promise<Array<Other | Skipped>> {
   const asked = questions.filter(({ elsewhere }) => elsewhere)
   const results: Array<Other | Skipped> = []
   for (const [name, measure] of Object.entries({ PostgreSQL: postgres, DuckDB: duckdb })) {
+    // Not beside the fleet: PostgreSQL's own user has to get there.
+    const directory = await mkdtemp(join(tmpdir(), 'analytics-bench-others-'))
+    await chmod(directory, 0o755)
     try {
       results.push(await measure(clickhouse, join(directory, name.toLowerCase()), (ask) => measureAll(name, ask, asked, expected)))
     } catch (error) {
       if (!(error instanceof SkipError)) throw error
       say(`  ${name} is skipped: ${error.message}`)
       results.push({ name, skipped: error.message })
+    } finally {
+      await rm(directory, { recursive: true, force: true })
     }
   }
   return results

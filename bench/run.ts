@@ -186,7 +186,7 @@ async function askFleet(
       }
       if (parts.has('others') && fleet.events <= OTHERS_MAX_EVENTS) {
         say('the other databases')
-        results.others = await measureOthers(admin, directory, asked, async (question, { path }) =>
+        results.others = await measureOthers(admin, asked, async (question, { path }) =>
           question.figures(JSON.parse(await get(agent, service.url + path, authorization)) as unknown),
         )
       } else if (parts.has('others')) {
