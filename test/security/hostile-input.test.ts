@@ -75,9 +75,13 @@ const INSIDE = [
 let service: TestService
 let bearer = ''
 
+/** What needs no token, and is the same for everybody. */
+const pages = new Set<string>()
+
 beforeAll(async () => {
   service = await startService({ config: { CACHE_MB: '8' } })
   bearer = await authorization(service)
+  for (const url of ['/', '/docs', '/openapi.json']) pages.add((await send({ method: 'GET', url, headers: {} }, '')).text)
 })
 afterAll(() => service.close())
 
@@ -120,6 +124,7 @@ function faultsOf(request: Attack, { status, headers, text }: Answer): string[] 
   }
   const type = headers.get('Content-Type') ?? ''
   if (status === 200 && /^(text\/csv|application\/x-ndjson|application\/vnd\.apache\.parquet)/.test(type)) return faults
+  if (status === 200 && pages.has(text)) return faults
   if (!type.startsWith('application/json')) return [...faults, `Content-Type ${type}`]
   let body
   try {
