@@ -1,5 +1,6 @@
-/** The public API as the dashboard uses it: one GET at a time, with a token, revalidated by ETag. */
-import type { Body } from './answers.ts'
+/** What the client leaves to the page: to keep answers and revalidate them by ETag, and to say what failed. */
+import { AnalyticsError, createAnalyticsClient, type CallOptions } from '../src/client.ts'
+import { nameOf, type AnswerTo, type Method, type Question } from './questions.ts'
 
 /** An answer that is not a 2xx, or none at all (`status` 0). `message` is fit to be shown. */
 export class ApiFailure extends Error {
@@ -17,6 +18,11 @@ export class ApiFailure extends Error {
 /** Answers kept for revalidation: more than the panels of a few visited states. */
 const MAX_KEPT = 40
 
+interface Kept {
+  etag: string
+  answer: unknown
+}
+
 export class Api {
   /** Requests under way. */
   pending = 0
@@ -24,8 +30,8 @@ export class Api {
   notBefore = 0
   readonly #token: string
   readonly #denied: (failure: ApiFailure) => void
-  /** Oldest use first. */
-  readonly #kept = new Map<string, { etag: string; body: Body<unknown> }>()
+  /** By the name of the question, oldest use first. */
+  readonly #kept = new Map<string, Kept>()
 
   /** @param denied told of every 401 and 403: the token is of no use */
   constructor(token: string, denied: (failure: ApiFailure) => void) {
@@ -34,61 +40,70 @@ export class Api {
   }
 
   /**
-   * @param path relative to the page, such as `analytics/rolling?window=7`
-   * @returns the body; the same object again while the service says that nothing has changed
-   * @throws ApiFailure; what `fetch` throws where `signal` was aborted
+   * @returns the answer; the same object again while the service says that nothing has changed
+   * @throws ApiFailure; what `fetch` throws where `signal` was aborted; another Error where a 2xx cannot be read
    */
-  async get<T>(path: string, signal?: AbortSignal): Promise<Body<T>> {
+  async ask<M extends Method>(question: Question<M>, signal?: AbortSignal): Promise<AnswerTo<M>> {
+    const name = nameOf(question)
+    const kept = this.#kept.get(name)
+    let etag = null as string | null
+    // A client for each question: its `fetch` knows what is kept, and notes the ETag of what comes.
+    const client = createAnalyticsClient({
+      // The page may lie under a path.
+      url: new URL('.', location.href),
+      token: this.#token,
+      fetch: async (address, init) => {
+        const headers = new Headers(init.headers)
+        if (kept) headers.set('If-None-Match', kept.etag)
+        // Answers are kept here, for as long as somebody is signed in, and not in the browser's cache.
+        const response = await fetch(address, { ...init, headers, cache: 'no-store', credentials: 'omit' }).catch(
+          (error: unknown) => {
+            if (signal?.aborted) throw error
+            throw new ApiFailure(0, 'The service cannot be reached.')
+          },
+        )
+        etag = response.headers.get('ETag')
+        return response
+      },
+    })
     this.pending++
     try {
-      const kept = this.#kept.get(path)
-      const response = await fetch(path, {
-        headers: { Authorization: `Bearer ${this.#token}`, ...(kept ? { 'If-None-Match': kept.etag } : {}) },
-        // Answers are kept here, for as long as somebody is signed in, and not in the browser's cache.
-        cache: 'no-store',
-        credentials: 'omit',
-        ...(signal ? { signal } : {}),
-      }).catch((error: unknown) => {
-        if (signal?.aborted) throw error
-        throw new ApiFailure(0, 'The service cannot be reached.')
-      })
-      if (response.status === 304 && kept) return this.#keep(path, kept) as Body<T>
-      if (!response.ok) throw await failureOf(response)
-      const body = (await response.json()) as Body<T>
-      const etag = response.headers.get('ETag')
-      if (etag) this.#keep(path, { etag, body })
-      return body
+      const call = client[question.method] as (query: object, options: CallOptions) => Promise<AnswerTo<M>>
+      const answer = await call(question.query, { signal })
+      if (etag !== null) this.#keep(name, { etag, answer })
+      return answer
     } catch (error) {
-      if (error instanceof ApiFailure && !signal?.aborted) {
-        this.notBefore = Math.max(this.notBefore, error.notBefore)
-        if (error.status === 401 || error.status === 403) this.#denied(error)
+      // To the client a 304 is an error like any that is not a 2xx.
+      if (kept && error instanceof AnalyticsError && error.status === 304) {
+        this.#keep(name, kept)
+        return kept.answer as AnswerTo<M>
       }
-      throw error
+      const failure = error instanceof AnalyticsError ? failureOf(error) : error
+      if (failure instanceof ApiFailure && !signal?.aborted) {
+        this.notBefore = Math.max(this.notBefore, failure.notBefore)
+        if (failure.status === 401 || failure.status === 403) this.#denied(failure)
+      }
+      throw failure
     } finally {
       this.pending--
     }
   }
 
-  #keep(path: string, entry: { etag: string; body: Body<unknown> }): Body<unknown> {
-    this.#kept.delete(path)
-    this.#kept.set(path, entry)
+  #keep(name: string, kept: Kept): void {
+    this.#kept.delete(name)
+    this.#kept.set(name, kept)
     if (this.#kept.size > MAX_KEPT) this.#kept.delete(this.#kept.keys().next().value as string)
-    return entry.body
   }
 }
 
-async function failureOf(response: Response): Promise<ApiFailure> {
-  const body = (await response.json().catch(() => ({}))) as {
-    error?: { message?: string; details?: Array<{ parameter: string; message: string }> }
-  }
-  const details = (body.error?.details ?? []).map(({ parameter, message }) => `${parameter} ${message}`)
-  const message = body.error?.message ?? `The service answered ${response.status}.`
-  return new ApiFailure(response.status, [message, ...details].join(' '), instantOf(response.headers.get('Retry-After')))
-}
-
-/** Retry-After is seconds or an HTTP date; 0 where it is neither. */
-function instantOf(header: string | null): number {
-  if (!header) return 0
-  const at = /^\d+$/.test(header) ? Date.now() + Number(header) * 1_000 : Date.parse(header)
-  return Number.isNaN(at) ? 0 : at
+/** As it is where a 2xx cannot be read: that is no refusal. */
+function failureOf(error: AnalyticsError): Error {
+  const { status, code, message, details, retryAfterSeconds } = error
+  if (status >= 200 && status < 300) return error
+  const reason = code === 'unknown' ? `The service answered ${status}.` : message
+  return new ApiFailure(
+    status,
+    [reason, ...details.map((detail) => `${detail.parameter} ${detail.message}`)].join(' '),
+    retryAfterSeconds === undefined ? 0 : Date.now() + retryAfterSeconds * 1_000,
+  )
 }

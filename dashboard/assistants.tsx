@@ -1,7 +1,7 @@
 /** Activity per assistant: busiest first, marked where one is idle or has fallen quiet. */
 import { Fragment } from 'preact'
 import { useState } from 'preact/hooks'
-import type { Assistant } from './answers.ts'
+import type { AssistantActivity } from '../src/client.ts'
 import { Change, relativeChange } from './cards.tsx'
 import { formatAgo, formatCost, formatCount, formatInstant, formatRate } from './format.ts'
 import { StateLink } from './links.tsx'
@@ -12,12 +12,12 @@ import type { Answer } from './use-answer.ts'
 const ROWS = 12
 
 const COLUMNS = {
-  total: { label: 'Events', value: (row: Assistant) => row.total },
-  change: { label: 'Change', value: (row: Assistant) => row.change.total ?? (row.total > 0 ? Infinity : -Infinity) },
-  completionRate: { label: 'Completion', value: (row: Assistant) => row.completionRate ?? Infinity },
-  activeUsers: { label: 'Users', value: (row: Assistant) => row.activeUsers },
-  cost: { label: 'Cost', value: (row: Assistant) => row.cost },
-  lastActiveAt: { label: 'Last active', value: (row: Assistant) => Date.parse(row.lastActiveAt) },
+  total: { label: 'Events', value: (row: AssistantActivity) => row.total },
+  change: { label: 'Change', value: (row: AssistantActivity) => row.change.total ?? (row.total > 0 ? Infinity : -Infinity) },
+  completionRate: { label: 'Completion', value: (row: AssistantActivity) => row.completionRate ?? Infinity },
+  activeUsers: { label: 'Users', value: (row: AssistantActivity) => row.activeUsers },
+  cost: { label: 'Cost', value: (row: AssistantActivity) => row.cost },
+  lastActiveAt: { label: 'Last active', value: (row: AssistantActivity) => Date.parse(row.lastActiveAt) },
 }
 type Column = keyof typeof COLUMNS
 /** Where the first click shows the lowest first: what is low is what one looks for. */
@@ -26,7 +26,7 @@ const LOWEST_FIRST = new Set<Column>(['completionRate', 'lastActiveAt', 'change'
 const DAY_MS = 86_400_000
 
 /** Active in the range, but not in its last day, where it has several. The API's `idle` is none in the whole range. */
-function isQuiet({ idle, lastActiveAt }: Assistant, { startDate, endDate }: Span, now: number): boolean {
+function isQuiet({ idle, lastActiveAt }: AssistantActivity, { startDate, endDate }: Span, now: number): boolean {
   const end = Math.min(Date.parse(endDate), now)
   return !idle && end - Date.parse(startDate) > DAY_MS && end - Date.parse(lastActiveAt) >= DAY_MS
 }
@@ -38,7 +38,7 @@ interface Span {
 }
 
 interface AssistantsProps {
-  answer: Answer<Assistant[]>
+  answer: Answer<AssistantActivity[]>
   /** Of the shown range, once it is known. */
   span: Span | undefined
   navigation: Navigation
@@ -164,7 +164,7 @@ export const Bar = ({ part }: { part: number }) => (
 const DROP = 0.05
 const MIN_TASKS = 20
 
-function Rate({ row }: { row: Assistant }) {
+function Rate({ row }: { row: AssistantActivity }) {
   const before = row.previous.completionRate
   const enough = Math.min(row.tasksInitiated, row.previous.tasksInitiated) >= MIN_TASKS
   const dropped = enough && row.completionRate !== null && before !== null && before - row.completionRate >= DROP
@@ -181,7 +181,7 @@ function Rate({ row }: { row: Assistant }) {
 }
 
 /** They stand near the end of the table, if they are shown at all: they are named here as well. */
-function Notice({ rows, navigation, now }: { rows: Assistant[]; navigation: Navigation; now: number }) {
+function Notice({ rows, navigation, now }: { rows: AssistantActivity[]; navigation: Navigation; now: number }) {
   if (rows.length === 0) return null
   const named = rows.slice(0, 5)
   return (

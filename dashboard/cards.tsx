@@ -1,8 +1,7 @@
 /** The figures of the range, each beside the range before. */
 import type { ComponentChildren } from 'preact'
-import type { Metrics } from './answers.ts'
 import { formatChange, formatCost, formatCount, formatExact, formatPoints, formatRate } from './format.ts'
-import type { Summary } from './questions.ts'
+import type { Metrics, Summary } from './questions.ts'
 
 interface Card {
   label: string

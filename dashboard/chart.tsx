@@ -2,10 +2,9 @@
 import { useEffect, useMemo, useRef } from 'preact/hooks'
 import uPlot from 'uplot'
 import 'uplot/dist/uPlot.min.css'
-import type { Day } from './answers.ts'
 import { StateLink } from './links.tsx'
 import { formatDay, formatFullDay, formatTick } from './format.ts'
-import { isPartial } from './questions.ts'
+import { isPartial, type Day } from './questions.ts'
 import type { Navigation } from './navigation.ts'
 import type { Theme } from './theme.ts'
 

@@ -1,6 +1,6 @@
 /** What is shown: period, assistant, user and time zone. */
 import { useEffect, useMemo, useState } from 'preact/hooks'
-import type { Assistant, TopUser } from './answers.ts'
+import type { AssistantActivity, TopUser } from '../src/client.ts'
 import type { Navigation } from './navigation.ts'
 import { addDays, homeTimeZone, PRESETS, rangeFault, type Preset } from './state.ts'
 
@@ -9,7 +9,7 @@ const NAMES: Record<Preset, string> = { '24h': '24 hours', '7d': '7 days', '30d'
 interface ControlsProps {
   navigation: Navigation
   /** To choose from. */
-  assistants: Assistant[] | undefined
+  assistants: AssistantActivity[] | undefined
   users: TopUser[] | undefined
 }
 

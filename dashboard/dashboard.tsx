@@ -1,6 +1,5 @@
 /** The page of somebody who is signed in. Each panel shows one answer of the API. */
 import { useCallback, useEffect, useMemo, useRef, useState } from 'preact/hooks'
-import type { Assistant, Body, Day, LoggedEvent, Rolling, TopUser } from './answers.ts'
 import { Api, type ApiFailure } from './api.ts'
 import { Assistants } from './assistants.tsx'
 import { Cards } from './cards.tsx'
@@ -11,7 +10,7 @@ import { Cross, Logo, Moon, Refresh, Sun } from './icons.tsx'
 import { StateLink } from './links.tsx'
 import { useNavigation, type Navigation } from './navigation.ts'
 import { Failure, Skeleton } from './panel.tsx'
-import { endOf, questionsOf, summaryOf, type Summary } from './questions.ts'
+import { endOf, questionsOf, summaryOf, type AnswerTo, type Summary } from './questions.ts'
 import { claimsOf } from './session.ts'
 import { explain } from './sign-in.tsx'
 import { writeState, type State } from './state.ts'
@@ -42,15 +41,15 @@ export function Dashboard({ token, onSignOut }: DashboardProps) {
   const end = useMemo(() => endOf(Date.now()), [round, writeState(state)])
   const questions = questionsOf(state, end)
   const fixed = questionsOf(state, FIXED_END)
-  const toSummary = (body: Body<Rolling | Day[]>) => summaryOf(body, state.from)
+  const toSummary = (answer: AnswerTo<'rolling' | 'metrics'>) => summaryOf(answer, state.from)
   const summary = useAnswer(api, fixed.summary, questions.summary, round, toSummary)
   // Most ranges have a trend, and then it is in the answer behind the cards.
   const apart = fixed.trend !== fixed.summary
-  const ownTrend = useAnswer(api, fixed.trend, apart ? questions.trend : '', round, toSummary)
+  const ownTrend = useAnswer(api, fixed.trend, apart ? questions.trend : undefined, round, toSummary)
   const trend = apart ? ownTrend : summary
-  const assistants = useAnswer(api, fixed.assistants, questions.assistants, round, (body: Body<Assistant[]>) => body.data)
-  const users = useAnswer(api, fixed.users, questions.users, round, (body: Body<TopUser[]>) => body.data)
-  const events = useAnswer(api, fixed.events, questions.events, round, (body: Body<LoggedEvent[]>) => body)
+  const assistants = useAnswer(api, fixed.assistants, questions.assistants, round, asIs)
+  const users = useAnswer(api, fixed.users, questions.users, round, asIs)
+  const events = useAnswer(api, fixed.events, questions.events, round, asIs)
   const loading = [summary, trend, assistants, users, events].some((answer) => answer.loading)
   const shown = summary.stale ? undefined : summary.value
 
@@ -108,6 +107,8 @@ export function Dashboard({ token, onSignOut }: DashboardProps) {
     </>
   )
 }
+
+const asIs = <T,>(answer: T): T => answer
 
 /** Stands for the moving end where questions are compared. */
 const FIXED_END = '2000-01-01T00:00:00Z'

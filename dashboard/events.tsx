@@ -1,22 +1,16 @@
 /** The event log: newest first, by type, a page at a time. */
 import { useState } from 'preact/hooks'
-import { EVENT_TYPES, type Body, type EventType, type LoggedEvent } from './answers.ts'
+import type { Event } from '../src/client.ts'
 import { formatCost, formatCount, formatExact, formatInstant } from './format.ts'
 import { Chevron } from './icons.tsx'
 import { StateLink } from './links.tsx'
 import { Panel } from './panel.tsx'
-import { EVENTS_A_PAGE } from './questions.ts'
+import { EVENTS_A_PAGE, type AnswerTo } from './questions.ts'
 import type { Navigation } from './navigation.ts'
+import { TYPE_NAMES, type State } from './state.ts'
 import type { Answer } from './use-answer.ts'
 
-export const TYPE_NAMES: Record<EventType, string> = {
-  incomingMessages: 'Message in',
-  outgoingMessages: 'Message out',
-  tasksInitiated: 'Task initiated',
-  tasksCompleted: 'Task completed',
-}
-
-export function Events({ answer, navigation }: { answer: Answer<Body<LoggedEvent[]>>; navigation: Navigation }) {
+export function Events({ answer, navigation }: { answer: Answer<AnswerTo<'events'>>; navigation: Navigation }) {
   const { state, trail, go } = navigation
   const [open, setOpen] = useState<ReadonlySet<string>>(new Set())
   const pagination = answer.value?.pagination
@@ -29,7 +23,7 @@ export function Events({ answer, navigation }: { answer: Answer<Body<LoggedEvent
   const onward = () => go({ cursor: older }, [...trail, state.cursor])
   const back = () => go({ cursor: trail.at(-1) ?? '' }, trail.slice(0, -1))
   const first = trail.length * EVENTS_A_PAGE
-  const place = (rows: LoggedEvent[]) =>
+  const place = (rows: Event[]) =>
     state.cursor && trail.length === 0
       ? `${formatCount(rows.length)} of ${formatExact(pagination?.total ?? 0)} events`
       : `${formatExact(first + 1)} to ${formatExact(first + rows.length)} of ${formatExact(pagination?.total ?? 0)} events`
@@ -44,12 +38,12 @@ export function Events({ answer, navigation }: { answer: Answer<Body<LoggedEvent
           <select
             id="type"
             value={state.type}
-            onChange={(event) => go({ type: event.currentTarget.value as EventType | '' })}
+            onChange={(event) => go({ type: event.currentTarget.value as State['type'] })}
           >
             <option value="">All types</option>
-            {EVENT_TYPES.map((type) => (
+            {Object.entries(TYPE_NAMES).map(([type, name]) => (
               <option key={type} value={type}>
-                {TYPE_NAMES[type]}
+                {name}
               </option>
             ))}
           </select>
@@ -113,7 +107,7 @@ export function Events({ answer, navigation }: { answer: Answer<Body<LoggedEvent
 }
 
 interface EventRowProps {
-  row: LoggedEvent
+  row: Event
   open: boolean
   onToggle(id: string): void
   navigation: Navigation

@@ -1,5 +1,5 @@
 /** Which request answers which panel, and the summary that the cards and charts share. No I/O. */
-import type { Body, Day, Metrics, Rolling } from './answers.ts'
+import type { AnalyticsClient, AssistantActivity, Rolling } from '../src/client.ts'
 import { addDays, daysOf, PRESETS, type State } from './state.ts'
 
 const MINUTE_MS = 60_000
@@ -19,22 +19,28 @@ export const TOP_USERS = 10
 export const endOf = (now: number): string =>
   new Date((Math.floor(now / MINUTE_MS) + 1) * MINUTE_MS).toISOString().replace('.000Z', 'Z')
 
-export interface Questions {
-  /** For the cards. */
-  summary: string
-  /** For the charts; the same as `summary` unless the range is too short to chart. */
-  trend: string
-  assistants: string
-  users: string
-  events: string
+/** The methods of the client that the page uses. */
+export type Method = 'overview' | 'metrics' | 'rolling' | 'assistants' | 'usersTop' | 'events'
+
+/** A call of the client. */
+export interface Question<M extends Method = Method> {
+  readonly method: M
+  readonly query: NonNullable<Parameters<AnalyticsClient[M]>[0]>
 }
 
-type Parameters = Record<string, string | number>
+export type AnswerTo<M extends Method> = Awaited<ReturnType<AnalyticsClient[M]>>
 
-const path = (name: string, parameters: Parameters): string => {
-  const query = new URLSearchParams()
-  for (const [key, value] of Object.entries(parameters)) if (value !== '') query.set(key, String(value))
-  return `analytics/${name}?${query}`
+/** The same for the same question. */
+export const nameOf = ({ method, query }: Question): string => JSON.stringify([method, query])
+
+export interface Questions {
+  /** For the cards. */
+  summary: Question<'rolling' | 'metrics'>
+  /** For the charts; the same object as `summary` unless the range is too short to chart. */
+  trend: Question<'rolling' | 'metrics'>
+  assistants: Question<'assistants'>
+  users: Question<'usersTop'>
+  events: Question<'events'>
 }
 
 /**
@@ -44,20 +50,26 @@ const path = (name: string, parameters: Parameters): string => {
 export function questionsOf(state: State, end: string): Questions {
   const { assistant, user, timezone, type, cursor } = state
   const range = rangeOf(state, end)
-  const filters = { assistant, user, timezone }
-  const rolling = (window: number) => path('rolling', { window, endDate: range.endDate, ...filters })
+  const ofAssistant = assistant && { assistant }
+  const ofUser = user && { user }
+  const filters = { ...ofAssistant, ...ofUser, timezone }
+  const { endDate } = range
+  const rolling = (window: number) => ({ method: 'rolling', query: { window, endDate, ...filters } }) as const
   const summary =
     range.window > 0
       ? rolling(range.window)
-      : path('metrics', { period: 'day', startDate: range.before, endDate: range.endDate, ...filters })
-  const dates = { startDate: range.startDate, endDate: range.endDate }
+      : ({ method: 'metrics', query: { period: 'day', startDate: range.before, endDate, ...filters } } as const)
+  const dates = { startDate: range.startDate, endDate }
   return {
     summary,
     trend: range.window === 1 ? rolling(TREND_DAYS) : summary,
     // Both lists are there to choose from, so neither is narrowed by what is chosen from it.
-    assistants: path('assistants', { ...dates, user, timezone }),
-    users: path('users/top', { ...dates, limit: TOP_USERS, assistant, timezone }),
-    events: path('events', { ...dates, eventType: type, limit: EVENTS_A_PAGE, cursor, ...filters }),
+    assistants: { method: 'assistants', query: { ...dates, ...ofUser, timezone } },
+    users: { method: 'usersTop', query: { ...dates, limit: TOP_USERS, ...ofAssistant, timezone } },
+    events: {
+      method: 'events',
+      query: { ...dates, ...(type && { eventType: type }), limit: EVENTS_A_PAGE, ...(cursor && { cursor }), ...filters },
+    },
   }
 }
 
@@ -86,6 +98,10 @@ function offsetAt(date: string, timezone: string): string {
   return nameAt(Date.parse(date) - offset)
 }
 
+export type Metrics = AssistantActivity['previous']
+/** A calendar day, or the part of one that lies in the range. */
+export type Day = Rolling['series'][number]
+
 export interface Summary {
   metrics: Metrics
   previous: Metrics
@@ -97,13 +113,13 @@ export interface Summary {
 }
 
 /** @param from first day of a custom range, which divides the days of an answer of /analytics/metrics */
-export function summaryOf({ data }: Body<Rolling | Day[]>, from: string): Summary {
-  if (!Array.isArray(data)) {
-    const { previous, series, startDate, endDate } = data
-    return { metrics: data, previous, series, distinctUsers: true, startDate, endDate }
+export function summaryOf(answer: Rolling | Day[], from: string): Summary {
+  if (!Array.isArray(answer)) {
+    const { previous, series, startDate, endDate } = answer
+    return { metrics: answer, previous, series, distinctUsers: true, startDate, endDate }
   }
-  const series = data.filter(({ periodKey }) => periodKey >= from)
-  const earlier = data.filter(({ periodKey }) => periodKey < from)
+  const series = answer.filter(({ periodKey }) => periodKey >= from)
+  const earlier = answer.filter(({ periodKey }) => periodKey < from)
   return {
     metrics: sumOf(series),
     previous: sumOf(earlier),

@@ -26,7 +26,7 @@ export function SignIn({ reason, onToken }: { reason: string; onToken(token: str
     setFault('')
     try {
       // The cheapest question there is tells whether the token is any good.
-      await new Api(given, () => {}).get('analytics/overview?period=day')
+      await new Api(given, () => {}).ask({ method: 'overview', query: { period: 'day' } })
       onToken(given)
     } catch (error) {
       setFault(explain(error))

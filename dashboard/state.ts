@@ -1,8 +1,16 @@
 /** What the dashboard shows, as an address says it: every link keeps it. No I/O. */
-import { EVENT_TYPES, type EventType } from './answers.ts'
+import type { Event } from '../src/client.ts'
 
 export const PRESETS = { '24h': 1, '7d': 7, '30d': 30, '90d': 90 } as const
 export type Preset = keyof typeof PRESETS
+
+type EventType = Event['eventType']
+export const TYPE_NAMES: Record<EventType, string> = {
+  incomingMessages: 'Message in',
+  outgoingMessages: 'Message out',
+  tasksInitiated: 'Task initiated',
+  tasksCompleted: 'Task completed',
+}
 
 export interface State {
   range: Preset | 'custom'
@@ -59,7 +67,7 @@ export function readState(search: string, home: string): State {
   const [from, to] = [get('from'), get('to')]
   const custom = (from !== '' || to !== '') && rangeFault(from, to) === ''
   const range = get('range')
-  const type = get('type') as EventType
+  const type = get('type')
   return {
     range: custom ? 'custom' : Object.hasOwn(PRESETS, range) ? (range as Preset) : '7d',
     from: custom ? from : '',
@@ -67,7 +75,7 @@ export function readState(search: string, home: string): State {
     assistant: get('assistant').slice(0, 256),
     user: get('user').slice(0, 256),
     timezone: isTimeZone(get('timezone')) ? get('timezone') : home,
-    type: EVENT_TYPES.includes(type) ? type : '',
+    type: Object.hasOwn(TYPE_NAMES, type) ? (type as EventType) : '',
     cursor: get('cursor'),
   }
 }

@@ -1,10 +1,9 @@
 /** The charts: messages, completion rate and cost of each day, all from one answer. */
 import type { ComponentChildren } from 'preact'
-import type { Day } from './answers.ts'
 import { Chart, type Series } from './chart.tsx'
 import { formatCost, formatCount, formatDay, formatExact, formatRate, formatTick } from './format.ts'
 import { Panel } from './panel.tsx'
-import type { Summary } from './questions.ts'
+import type { Day, Summary } from './questions.ts'
 import type { Navigation } from './navigation.ts'
 import type { Theme } from './theme.ts'
 import type { Answer } from './use-answer.ts'

@@ -1,6 +1,6 @@
 import { useCallback, useEffect, useState } from 'preact/hooks'
-import type { Body } from './answers.ts'
 import { ApiFailure, type Api } from './api.ts'
+import { nameOf, type AnswerTo, type Method, type Question } from './questions.ts'
 
 /** What there is to show of one request. */
 export interface Answer<T> {
@@ -24,27 +24,28 @@ interface Held<T> {
 
 /**
  * Asks, and asks again whenever the question or `round` changes; what is under way is then aborted.
- * @param question names what is asked, without the moving end of a range: an answer to the same question is only
- *   refreshed, one to another is stale
- * @param path where the answer is, see Api.get; '' asks nothing
- * @param read makes of the body what is shown, with what was known when it was asked for
+ * @param fixed what is asked, without the moving end of a range: an answer to the same question is only refreshed, one
+ *   to another is stale
+ * @param asked the same with its end; undefined asks nothing
+ * @param read makes of the answer what is shown, with what was known when it was asked for
  */
-export function useAnswer<R, T>(
+export function useAnswer<M extends Method, T>(
   api: Api,
-  question: string,
-  path: string,
+  fixed: Question<M>,
+  asked: Question<M> | undefined,
   round: number,
-  read: (body: Body<R>) => T,
+  read: (answer: AnswerTo<M>) => T,
 ): Answer<T> {
+  const question = nameOf(fixed)
   const [held, setHeld] = useState<Held<T>>({ question, loading: true, at: 0 })
   const [attempt, setAttempt] = useState(0)
   useEffect(() => {
-    if (path === '') return
+    if (!asked) return
     const controller = new AbortController()
     setHeld((before) => ({ ...before, loading: true }))
     const ask = async () => {
       try {
-        const value = read(await api.get<R>(path, controller.signal))
+        const value = read(await api.ask(asked, controller.signal))
         if (!controller.signal.aborted) setHeld({ question, value, loading: false, at: Date.now() })
       } catch (error) {
         if (controller.signal.aborted) return
@@ -59,7 +60,7 @@ export function useAnswer<R, T>(
     }
     void ask()
     return () => controller.abort()
-  }, [api, question, path, round, attempt])
+  }, [api, question, asked && nameOf(asked), round, attempt])
   const retry = useCallback(() => setAttempt((count) => count + 1), [])
   return {
     value: held.value,

@@ -1,5 +1,5 @@
 /** The most active users of the range. */
-import type { TopUser } from './answers.ts'
+import type { TopUser } from '../src/client.ts'
 import { Bar } from './assistants.tsx'
 import { formatAgo, formatCost, formatCount, formatInstant } from './format.ts'
 import { StateLink } from './links.tsx'

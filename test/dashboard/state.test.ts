@@ -1,6 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import type { Day } from '../../dashboard/answers.ts'
-import { endOf, isPartial, questionsOf, summaryOf } from '../../dashboard/questions.ts'
+import { endOf, isPartial, questionsOf, summaryOf, type Day } from '../../dashboard/questions.ts'
 import { addDays, rangeFault, readState, writeState, type State } from '../../dashboard/state.ts'
 
 const END = '2026-03-01T12:01:00Z'
@@ -39,23 +38,35 @@ describe('the state in an address', () => {
 })
 
 describe('the questions', () => {
+  const filters = { assistant: 'a', user: 'u', timezone: 'UTC' }
+  const dates = { startDate: '2026-02-22T12:01:00.000Z', endDate: END }
+
   it('are one for the cards and charts, and one for each list', () => {
     expect(questions('?range=7d&timezone=UTC&assistant=a&user=u&type=tasksInitiated&cursor=c')).toEqual({
-      summary: 'analytics/rolling?window=7&endDate=2026-03-01T12%3A01%3A00Z&assistant=a&user=u&timezone=UTC',
-      trend: 'analytics/rolling?window=7&endDate=2026-03-01T12%3A01%3A00Z&assistant=a&user=u&timezone=UTC',
-      assistants:
-        'analytics/assistants?startDate=2026-02-22T12%3A01%3A00.000Z&endDate=2026-03-01T12%3A01%3A00Z&user=u&timezone=UTC',
-      users:
-        'analytics/users/top?startDate=2026-02-22T12%3A01%3A00.000Z&endDate=2026-03-01T12%3A01%3A00Z&limit=10&assistant=a&timezone=UTC',
-      events:
-        'analytics/events?startDate=2026-02-22T12%3A01%3A00.000Z&endDate=2026-03-01T12%3A01%3A00Z&eventType=tasksInitiated&limit=50&cursor=c&assistant=a&user=u&timezone=UTC',
+      summary: { method: 'rolling', query: { window: 7, endDate: END, ...filters } },
+      trend: { method: 'rolling', query: { window: 7, endDate: END, ...filters } },
+      assistants: { method: 'assistants', query: { ...dates, user: 'u', timezone: 'UTC' } },
+      users: { method: 'usersTop', query: { ...dates, limit: 10, assistant: 'a', timezone: 'UTC' } },
+      events: { method: 'events', query: { ...dates, eventType: 'tasksInitiated', limit: 50, cursor: 'c', ...filters } },
     })
+  })
+
+  it('name no filter that is not set', () => {
+    const { summary, trend, assistants, users, events } = questions('?range=7d&timezone=UTC')
+    expect(trend).toBe(summary)
+    const timezone = 'UTC'
+    expect([summary, assistants, users, events].map(({ query }) => query)).toStrictEqual([
+      { window: 7, endDate: END, timezone },
+      { ...dates, timezone },
+      { ...dates, limit: 10, timezone },
+      { ...dates, limit: 50, timezone },
+    ])
   })
 
   it('show the days that lead up to a range of one day', () => {
     const { summary, trend } = questions('?range=24h')
-    expect(summary).toContain('window=1&')
-    expect(trend).toContain('window=7&')
+    expect(summary.query).toMatchObject({ window: 1 })
+    expect(trend.query).toMatchObject({ window: 7 })
   })
 
   it('keep their addresses for a minute', () => {
@@ -65,14 +76,14 @@ describe('the questions', () => {
   })
 
   it.each([
-    ['of whole days of 24 hours are windows', '?from=2026-02-01&to=2026-02-14', 'rolling?window=14&endDate=2026-02-15'],
-    ['in which the clocks change are added up from days', '?from=2026-03-20&to=2026-03-30', 'metrics?period=day&startDate=2026-03-09&endDate=2026-03-31'],
-    ['after one in which they change, too', '?from=2026-03-30&to=2026-04-02', 'metrics?period=day&startDate=2026-03-26&endDate=2026-04-03'],
-    ['unless the zone has no such clocks', '?from=2026-03-20&to=2026-03-30&timezone=UTC', 'rolling?window=11&endDate=2026-03-31'],
-    ['of exactly the day of the change as well', '?from=2026-03-29&to=2026-03-29', 'metrics?period=day&startDate=2026-03-28&endDate=2026-03-30'],
-    ['longer than a window are added up from days', '?from=2026-01-01&to=2026-04-30&timezone=UTC', 'metrics?period=day&startDate=2025-09-03&endDate=2026-05-01'],
-  ])('about custom ranges %s', (_, search, expected) => {
-    expect(questions(search).summary).toContain(`analytics/${expected}&`)
+    ['of whole days of 24 hours are windows', '?from=2026-02-01&to=2026-02-14', 'rolling', { window: 14, endDate: '2026-02-15' }],
+    ['in which the clocks change are added up from days', '?from=2026-03-20&to=2026-03-30', 'metrics', { period: 'day', startDate: '2026-03-09', endDate: '2026-03-31' }],
+    ['after one in which they change, too', '?from=2026-03-30&to=2026-04-02', 'metrics', { period: 'day', startDate: '2026-03-26', endDate: '2026-04-03' }],
+    ['unless the zone has no such clocks', '?from=2026-03-20&to=2026-03-30&timezone=UTC', 'rolling', { window: 11, endDate: '2026-03-31' }],
+    ['of exactly the day of the change as well', '?from=2026-03-29&to=2026-03-29', 'metrics', { period: 'day', startDate: '2026-03-28', endDate: '2026-03-30' }],
+    ['longer than a window are added up from days', '?from=2026-01-01&to=2026-04-30&timezone=UTC', 'metrics', { period: 'day', startDate: '2025-09-03', endDate: '2026-05-01' }],
+  ])('about custom ranges %s', (_, search, method, query) => {
+    expect(questions(search).summary).toMatchObject({ method, query })
   })
 })
 
@@ -100,7 +111,7 @@ describe('the summary of days', () => {
       day('2026-03-02', { total: 7, activeUsers: 6, tasksInitiated: 4, tasksCompleted: 1 }),
       day('2026-03-03', { total: 1, activeUsers: 1, tasksInitiated: 4, tasksCompleted: 4 }),
     ]
-    const summary = summaryOf({ data: days }, '2026-03-02')
+    const summary = summaryOf(days, '2026-03-02')
     expect(summary.metrics).toMatchObject({ total: 8, activeUsers: 4, tasksInitiated: 8, completionRate: 5 / 8 })
     expect(summary.previous).toMatchObject({ total: 5, activeUsers: 4, completionRate: null })
     expect(summary).toMatchObject({
