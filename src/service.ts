@@ -29,6 +29,8 @@ type Connection = Pick<StoreOptions, 'url' | 'reader' | 'writer' | 'admin'>
 
 /** A ClickHouse to work with; `stop` ends the embedded one and leaves a real server alone. */
 export interface ClickHouse extends Connection {
+  /** Starts it again, where it is the service's own. */
+  readonly restart?: () => void
   stop(): Promise<void>
 }
 
@@ -51,7 +53,7 @@ export async function openClickHouse(config: Config, log: Log): Promise<ClickHou
   const dataDir = resolve(config.DATA_DIR)
   await mkdir(dataDir, { recursive: true })
   const server: EmbeddedServer = await startEmbedded({ dataDir, log })
-  return { url: server.url, admin: server.admin, reader: server.reader, writer: server.writer, stop: () => server.stop() }
+  return { url: server.url, admin: server.admin, reader: server.reader, writer: server.writer, restart: () => server.restart(), stop: () => server.stop() }
 }
 
 export interface ServiceOptions {
@@ -81,6 +83,9 @@ export async function migrateDatabase(clickhouse: Connection, database: string, 
   }
 }
 
+/** Between two restarts for a broken part: what one does not mend, many do not. */
+const RESTART_MS = 60_000
+
 /**
  * Migrates the database and builds the service on it; DATA_DIR is this service's alone until it is closed.
  * @throws DataDirInUseError where another one has it
@@ -90,9 +95,16 @@ export async function createService(options: ServiceOptions) {
   const { makeStore = (to) => new Store(to), makeCache = (...limits) => new AnswerCache(...limits) } = options
   const dataDir = resolve(config.DATA_DIR)
   await migrateDatabase(clickhouse, database, log)
+  let restartedAt = -Infinity
   const store = makeStore({
     ...clickhouse,
     database,
+    onBrokenPart() {
+      if (!clickhouse.restart || performance.now() - restartedAt < RESTART_MS) return
+      restartedAt = performance.now()
+      log('error', 'ClickHouse has a part that cannot be read: it is started again, to return to those it was merged from')
+      clickhouse.restart()
+    },
     queryTimeoutSeconds: config.QUERY_TIMEOUT_SECONDS,
     queryMemoryMb: config.QUERY_MEMORY_MB,
   })

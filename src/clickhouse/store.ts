@@ -40,6 +40,8 @@ export interface StoreOptions {
   readonly admin: Credentials
   readonly queryTimeoutSeconds: number
   readonly queryMemoryMb: number
+  /** Called for each query that fails because a part on disk cannot be read. */
+  readonly onBrokenPart?: (() => void) | undefined
 }
 
 /** Tables that hold rows of several tenants, with the filter that ClickHouse adds to every read of them. */
@@ -54,6 +56,12 @@ const TOO_EXPENSIVE: Record<string, string> = {
   '307': 'reads too many bytes',
   '396': 'returns too many rows',
 }
+
+/**
+ * Cannot read all data, checksum does not match, file does not exist, no file in data part, corrupted data, cannot
+ * decompress. Seen (26.7): a merge on a full disk that leaves a part with an empty file of marks.
+ */
+const BROKEN_PART = new Set(['33', '40', '107', '226', '246', '271'])
 
 /**
  * Most questions read a handful of rows: handing them from thread to thread takes longer than reading them. Together
@@ -94,6 +102,7 @@ export class Store {
   readonly writer: ClickHouseClient
   readonly admin: ClickHouseClient
   readonly #limits: ClickHouseSettings
+  readonly #onBrokenPart: (() => void) | undefined
   readonly #database: string
 
   constructor(options: StoreOptions) {
@@ -108,6 +117,7 @@ export class Store {
       log: { level: ClickHouseLogLevel.OFF },
     }
     this.#database = options.database
+    this.#onBrokenPart = options.onBrokenPart
     this.#reader = createClient({
       ...shared,
       ...options.reader,
@@ -158,6 +168,7 @@ export class Store {
       })
       return parseRows<Row>(await result.text())
     } catch (error) {
+      this.#note(error)
       throw asApiError(error)
     } finally {
       asker.onQuery?.(name, performance.now() - started)
@@ -197,6 +208,10 @@ export class Store {
     }
   }
 
+  #note(error: unknown): void {
+    if (error instanceof ClickHouseError && BROKEN_PART.has(error.code)) this.#onBrokenPart?.()
+  }
+
   /** Second lock on the same door: ClickHouse itself adds the tenant to every table a query reads. */
   #tenantFilters(tenant: number): SettingsMap {
     return SettingsMap.from(Object.fromEntries(TENANT_TABLES.map((table) => [`${this.#database}.${table}`, `tenant = ${Number(tenant)}`])))
@@ -214,6 +229,7 @@ export class Store {
       })
       return await result.json<Row>()
     } catch (error) {
+      this.#note(error)
       // Whatever it is, no caller has asked for this query, so none is to blame.
       throw unavailable('The analytics store is out of reach.', 1, error)
     }
