@@ -1,5 +1,5 @@
 /**
- * `npm run screenshots`: the dashboard with the demo's traffic, as pictures in docs/screenshots. The service runs on a
+ * `npm run screenshots`: the dashboard with the demo's traffic, and the reference, as pictures in docs/screenshots. The service runs on a
  * directory of its own, which is removed with it.
  */
 import { spawn } from 'node:child_process'
@@ -9,7 +9,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
-import type { BrowserContextOptions } from 'playwright-core'
+import type { BrowserContextOptions, Page } from 'playwright-core'
 import { launch, settled } from './browser.ts'
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url))
@@ -19,6 +19,7 @@ const START_MS = 180_000
 const MAX_BYTES = 250_000
 
 const DESKTOP = { width: 1440, height: 1240 }
+const REFERENCE = { width: 1280, height: 1000 }
 const PHONE = { width: 390, height: 1180 }
 
 interface Picture {
@@ -62,6 +63,7 @@ try {
   const browser = await launch()
   try {
     for (const picture of PICTURES) await take(picture, link)
+    await takeReference(link)
   } finally {
     await browser.close()
   }
@@ -73,9 +75,21 @@ try {
     await settled(page)
     // The charts are drawn in the frame after.
     await page.waitForTimeout(300)
+    await save(page, name)
+    await context.close()
+  }
+
+  async function takeReference({ url }: Link): Promise<void> {
+    const context = await browser.newContext({ viewport: REFERENCE, colorScheme: 'light' })
+    const page = await context.newPage()
+    await page.goto(`${url}/docs`)
+    await save(page, 'reference')
+    await context.close()
+  }
+
+  async function save(page: Page, name: string): Promise<void> {
     const path = join(FOLDER, `${name}.png`)
     await page.screenshot({ path })
-    await context.close()
     const { size } = await stat(path)
     process.stdout.write(`${path} ${Math.round(size / 1_000)} kB\n`)
     if (size > MAX_BYTES) throw new Error(`${path} is larger than ${MAX_BYTES} bytes`)
