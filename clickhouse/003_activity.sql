@@ -41,7 +41,8 @@ CREATE TABLE IF NOT EXISTS activity
 ENGINE = AggregatingMergeTree
 ORDER BY (tenant, level, bucket, assistant_no, start)
 -- A question reads a handful of rows from every part. One file a part instead of one a column, and granules of 64 KiB
--- instead of thousands of rows with a bitmap each, take such a read from 13 to 9 ms (1.4 and 3 times SELECT 1 less).
+-- instead of 128 rows with a bitmap each, took 90 days of a fleet from 13.1 to 10.1 ms in total and from 14.2 to 11.1 ms by
+-- day, where SELECT 1 took 3.9.
 SETTINGS non_replicated_deduplication_window = 1000, index_granularity = 512, index_granularity_bytes = 65536,
     min_bytes_for_wide_part = 1099511627776;
 
