@@ -16,36 +16,42 @@ export interface Cutting {
   readonly cursor: Position | null
 }
 
-/** @throws ApiError where the query fails before its first byte */
-export function eventsFile(store: Store, scope: Scope, as: FileFormat, wanted: Cutting) {
-  const { from, to, type, size, skipped, cursor } = wanted
+/** The events that are meant, newest first; its parameters come from `selectionParams`. */
+export function selection({ type, cursor }: Cutting, scope: Scope) {
+  // `timestamp <=` lets the index skip to the cursor; the rest settles events of the same millisecond.
   const after = cursor
     ? ` AND timestamp <= {at:DateTime64(3, 'UTC')} AND (timestamp < {at:DateTime64(3, 'UTC')} OR id < {id:String})`
     : ''
   const ofType = type ? ` AND event_type = {type:String}` : ''
+  return `FROM events
+     WHERE tenant = {tenant:UInt32}
+       AND timestamp >= {from:DateTime64(3, 'UTC')} AND timestamp < {to:DateTime64(3, 'UTC')}
+       ${after as ''}${ofType as ''}${filters(scope)}
+     ORDER BY timestamp DESC, id DESC` as const
+}
+
+export const selectionParams = ({ from, to, type, cursor, skipped }: Cutting, scope: Scope) => ({
+  from: dateTime64(from),
+  to: dateTime64(to),
+  at: dateTime64(cursor?.at ?? 0),
+  id: cursor?.id ?? '',
+  type: type ?? '',
+  skipped,
+  assistants: scope.assistants ?? [],
+  users: scope.users ?? [],
+})
+
+/** @throws ApiError where the query fails before its first byte */
+export function eventsFile(store: Store, scope: Scope, as: FileFormat, wanted: Cutting) {
+  const { size, skipped } = wanted
   const part = size === undefined ? (skipped > 0 ? ' OFFSET {skipped:UInt64}' : '') : ' LIMIT {size:UInt32} OFFSET {skipped:UInt64}'
   const columns = as === 'ndjson' ? LINE : COLUMNS
   return store.stream(
     scope,
     'events_file',
-    tenantSql(`SELECT ${columns as ''}
-     FROM events
-     WHERE tenant = {tenant:UInt32}
-       AND timestamp >= {from:DateTime64(3, 'UTC')} AND timestamp < {to:DateTime64(3, 'UTC')}
-       ${after as ''}${ofType as ''}${filters(scope)}
-     ORDER BY timestamp DESC, id DESC${part as ''}`),
+    tenantSql(`SELECT ${columns as ''} ${selection(wanted, scope)}${part as ''}`),
     ({ ndjson: 'TSVRaw', csv: 'CSVWithNames', parquet: 'Parquet' } as const)[as],
-    {
-      from: dateTime64(from),
-      to: dateTime64(to),
-      at: dateTime64(cursor?.at ?? 0),
-      id: cursor?.id ?? '',
-      type: type ?? '',
-      size: size ?? 0,
-      skipped,
-      assistants: scope.assistants ?? [],
-      users: scope.users ?? [],
-    },
+    { ...selectionParams(wanted, scope), size: size ?? 0 },
   )
 }
 

@@ -1,12 +1,12 @@
 /** GET /analytics/events: the raw log, newest first, by page or by cursor. */
-import { dateTime64, FEW_ROWS, tenantSql, type Store } from '../clickhouse/store.ts'
+import { FEW_ROWS, tenantSql, type Store } from '../clickhouse/store.ts'
 import { badRequest } from '../http/errors.ts'
 import { toIso, type Instant } from '../time/calendar.ts'
 import { endpoint } from './endpoint.ts'
-import { eventsFile } from './events-file.ts'
+import { eventsFile, selection, selectionParams, type Cutting } from './events-file.ts'
 import { fileHeaders, format, formatOf, type FileFormat } from './formats.ts'
 import { common, eventType, openLimit, range, skip, text, type EventType } from './parameters.ts'
-import { COUNTS, filters, totalsOf, toMetrics, type Scope } from './totals.ts'
+import { COUNTS, totalsOf, toMetrics, type Scope } from './totals.ts'
 
 /** Events of a page where no limit is given. */
 const PAGE_SIZE = 50
@@ -96,45 +96,17 @@ interface EventRow {
   metadata: string
 }
 
-interface Page {
-  from: Instant
-  to: Instant
-  type: EventType | undefined
-  size: number
-  skipped: number
-  cursor: Position | null
-}
-
 /** One page and one row more, which tells whether there is another page. */
-function page(store: Store, scope: Scope, { from, to, type, size, skipped, cursor }: Page) {
-  // `timestamp <=` lets the index skip to the cursor; the rest settles events of the same millisecond.
-  const after = cursor
-    ? ` AND timestamp <= {at:DateTime64(3, 'UTC')} AND (timestamp < {at:DateTime64(3, 'UTC')} OR id < {id:String})`
-    : ''
-  const ofType = type ? ` AND event_type = {type:String}` : ''
+function page(store: Store, scope: Scope, wanted: Cutting & { readonly size: number }) {
   return store.read<EventRow>(
     scope,
     'events',
     tenantSql(`SELECT id, event_type AS eventType, toUnixTimestamp64Milli(timestamp) AS at, assistant, user,
        cost_nanos / 1e9 AS cost, input_tokens AS inputTokens, output_tokens AS outputTokens, model,
        trace_id AS traceId, metadata
-     FROM events
-     WHERE tenant = {tenant:UInt32}
-       AND timestamp >= {from:DateTime64(3, 'UTC')} AND timestamp < {to:DateTime64(3, 'UTC')}
-       ${after as ''}${ofType as ''}${filters(scope)}
-     ORDER BY timestamp DESC, id DESC
+     ${selection(wanted, scope)}
      LIMIT {size:UInt32} OFFSET {skipped:UInt64}`),
-    {
-      from: dateTime64(from),
-      to: dateTime64(to),
-      at: dateTime64(cursor?.at ?? 0),
-      id: cursor?.id ?? '',
-      type: type ?? '',
-      size: size + 1,
-      skipped,
-      assistants: scope.assistants ?? [],
-      users: scope.users ?? [],
-    },
+    { ...selectionParams(wanted, scope), size: wanted.size + 1 },
     scope.users ? {} : FEW_ROWS,
   )
 }
