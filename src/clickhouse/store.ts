@@ -241,6 +241,15 @@ export class Store {
     return result.json<Row>()
   }
 
+  /** Deletes rows of a table for good; returns when none is left. */
+  async deleteRows(table: string, where: string, params: Record<string, unknown> = {}): Promise<void> {
+    await this.admin.command({
+      query: `ALTER TABLE ${table} DELETE WHERE ${where}`,
+      query_params: params,
+      clickhouse_settings: { mutations_sync: '1', wait_end_of_query: 1 },
+    })
+  }
+
   /** The present on ClickHouse's clock, epoch milliseconds. */
   async now(): Promise<number> {
     const [row] = await this.readInternal<{ now: number }>('now', 'SELECT toUnixTimestamp64Milli(now64(3)) AS now')

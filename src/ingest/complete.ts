@@ -51,7 +51,9 @@ export async function completeEvents(
       const slice = ids.slice(at, at + SLICE)
       const copies = await countCopies(store, tenant, slice)
       const doubled = slice.filter((id) => (copies.get(id) ?? 0) > 1)
-      if (doubled.length > 0) await remove(store, tenant, doubled)
+      if (doubled.length > 0) {
+        await store.deleteRows('events', 'tenant = {tenant:UInt32} AND id IN {ids:Array(String)}', { tenant, ids: doubled })
+      }
       for (const id of slice) if (copies.get(id) !== 1) missing.push(lines.get(id) as string)
     }
   }
@@ -73,14 +75,6 @@ async function countCopies(store: Store, tenant: number, ids: readonly string[])
     { tenant, ids },
   )
   return new Map(rows.map(({ id, copies }) => [id, copies]))
-}
-
-async function remove(store: Store, tenant: number, ids: readonly string[]): Promise<void> {
-  await store.admin.command({
-    query: 'ALTER TABLE events DELETE WHERE tenant = {tenant:UInt32} AND id IN {ids:Array(String)}',
-    query_params: { tenant, ids },
-    clickhouse_settings: { mutations_sync: '1', wait_end_of_query: 1 },
-  })
 }
 
 /** Half-open runs of days, in seconds, that hold all of the given ones. */

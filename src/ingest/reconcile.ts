@@ -279,11 +279,10 @@ async function rewriteDays(store: Store, table: Rollup['table'], places: readonl
     `tenant IN (${tenants}) AND ${time} >= ${start} AND ${time} < ${end}
      AND (tenant, intDiv(toUnixTimestamp(${time}), ${DAY.seconds}) * ${DAY.seconds})
        IN (${places.map(({ tenant, start: day }) => `(${tenant}, ${day})`).join(', ')})`
-  await store.admin.command({
-    query: `ALTER TABLE ${table} DELETE
-      WHERE ${IS_FINE} AND ${within('start', `fromUnixTimestamp(${from})`, `fromUnixTimestamp(${until})`)}`,
-    clickhouse_settings: { mutations_sync: '1', wait_end_of_query: 1 },
-  })
+  await store.deleteRows(
+    table,
+    `${IS_FINE} AND ${within('start', `fromUnixTimestamp(${from})`, `fromUnixTimestamp(${until})`)}`,
+  )
   const columns = await store.adminRows<{ name: string }>(
     `SELECT name FROM system.columns WHERE database = currentDatabase() AND table = {table:String} AND default_kind != 'MATERIALIZED'
      ORDER BY position`,

@@ -133,13 +133,7 @@ export async function sealFrom(
     `SELECT toUInt32(count()) AS rows FROM ${table} WHERE ${spot}`,
     query_params,
   )
-  if (there && there.rows > 0) {
-    await store.admin.command({
-      query: `ALTER TABLE ${table} DELETE WHERE ${spot}`,
-      query_params,
-      clickhouse_settings: { mutations_sync: '1', wait_end_of_query: 1 },
-    })
-  }
+  if (there && there.rows > 0) await store.deleteRows(table, spot, query_params)
   await store.admin.command({
     query: `
       INSERT INTO ${table} (tenant, level, ${key}, start, ${Object.keys(columns).join(', ')})
