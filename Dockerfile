@@ -21,4 +21,4 @@ EXPOSE 8787
 HEALTHCHECK --interval=5s --timeout=3s --start-period=60s \
   CMD ["node", "-e", "fetch('http://127.0.0.1:8787/health/ready').then(({ ok }) => process.exit(ok ? 0 : 1), () => process.exit(1))"]
 ENTRYPOINT ["docker/entrypoint.sh"]
-CMD ["node", "--import", "tsx", "src/main.ts"]
+CMD ["node", "--max-old-space-size=1024", "--import", "tsx", "src/main.ts"]

@@ -51,13 +51,15 @@ const environment = (connection: Connection, { dataDir, cacheMb }: Settings) => 
 })
 
 const START_MS = 120_000
+/** Those of `npm start`. */
+const START_FLAGS = ['--max-old-space-size=1024']
 
 /** Starts `src/main.ts` and waits until it is ready and has read the ids of the stored events. */
 export async function startService(connection: Connection, settings: Settings): Promise<RunningService> {
   const env = environment(connection, settings)
   await mkdir(settings.dataDir, { recursive: true })
   const { PATH, HOME, TMPDIR } = process.env
-  const child = start(new URL('../src/main.ts', import.meta.url), { PATH, HOME, TMPDIR, ...env })
+  const child = start(new URL('../src/main.ts', import.meta.url), { PATH, HOME, TMPDIR, ...env }, START_FLAGS)
   const url = await new Promise<string>((resolve, reject) => {
     const timer = setTimeout(() => reject(new Error(`the service is not ready after ${START_MS / 1000} s`)), START_MS)
     const settle = (done: () => void) => {

@@ -51,9 +51,9 @@ const TSX = import.meta.resolve('tsx')
 export const END_WITH_PARENT = 'data:text/javascript,process.on("disconnect",()=>process.exit(1))'
 
 /** Starts a TypeScript file as a process of its own. */
-export function start(file: URL, env: NodeJS.ProcessEnv = process.env): ChildProcess {
+export function start(file: URL, env: NodeJS.ProcessEnv = process.env, flags: readonly string[] = []): ChildProcess {
   return fork(file, {
-    execArgv: ['--import', TSX, '--import', END_WITH_PARENT],
+    execArgv: [...flags, '--import', TSX, '--import', END_WITH_PARENT],
     env,
     stdio: ['ignore', 'pipe', 'inherit', 'ipc'],
   })

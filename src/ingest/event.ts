@@ -59,8 +59,7 @@ export function checkEvent(value: unknown, latest: Instant, madeUpId: () => stri
   if (!TYPES.has(eventType)) return `eventType wants ${EVENT_TYPES.join(', ')}`
   if (!isId(assistant)) return `assistant ${ID_RULE}`
   if (!isId(user)) return `user ${ID_RULE}`
-  if (given['id'] !== undefined && !isId(given['id'])) return `id ${ID_RULE}`
-  for (const field of ['model', 'traceId'] as const) {
+  for (const field of ['id', 'model', 'traceId'] as const) {
     if (given[field] !== undefined && given[field] !== null && !isId(given[field])) return `${field} ${ID_RULE}`
   }
   const timestamp = toInstant(given['timestamp'])
@@ -73,7 +72,7 @@ export function checkEvent(value: unknown, latest: Instant, madeUpId: () => stri
   const metadataText = toMetadata(metadata)
   if (metadataText === null) return `metadata wants a JSON object of at most ${MAX_METADATA_BYTES} bytes`
   return {
-    id: (given['id'] as string | undefined) ?? madeUpId(),
+    id: (given['id'] as string | null | undefined) ?? madeUpId(),
     eventType: eventType as EventType,
     timestamp,
     assistant,

@@ -44,7 +44,7 @@ export class Journal {
     const found: Entry[] = []
     for (const name of names) {
       if (!name.endsWith('.json')) await rm(join(this.#directory, name), { force: true })
-      else found.push({ name, ...(JSON.parse(await readFile(join(this.#directory, name), 'utf8')) as Omit<Entry, 'name'>) })
+      else found.push({ name, ...parse(await readFile(join(this.#directory, name), 'utf8')) })
     }
     return found
   }
@@ -54,7 +54,7 @@ export class Journal {
     const name = `${String(Date.now()).padStart(15, '0')}-${inserts[0]?.token}.json`
     const path = join(this.#directory, name)
     try {
-      await writeFile(`${path}.part`, JSON.stringify({ epoch, inserts }), { mode: 0o600 })
+      await writeFile(`${path}.part`, text(epoch, inserts), { mode: 0o600 })
       await rename(`${path}.part`, path)
     } catch (error) {
       // On a full disk, half a group for every try would keep it full.
@@ -67,4 +67,31 @@ export class Journal {
   async remove(name: string): Promise<void> {
     await rm(join(this.#directory, name), { force: true })
   }
+}
+
+/** What stands in the first line of a file: all but the rows, which follow as they are, so many lines of each insert. */
+interface Head {
+  epoch: number
+  inserts: Array<Omit<Insert, 'rows'> & { lines: number }>
+}
+
+function* text(epoch: number, inserts: readonly Insert[]): Generator<string> {
+  const head: Head = { epoch, inserts: inserts.map(({ rows, ...rest }) => ({ ...rest, lines: countLines(rows) })) }
+  yield JSON.stringify(head)
+  for (const { rows } of inserts) {
+    yield '\n'
+    yield rows
+  }
+}
+
+function countLines(rows: string): number {
+  let count = 1
+  for (let at = rows.indexOf('\n'); at !== -1; at = rows.indexOf('\n', at + 1)) count++
+  return count
+}
+
+function parse(file: string): Omit<Entry, 'name'> {
+  const [first = '', ...lines] = file.split('\n')
+  const { epoch, inserts } = JSON.parse(first) as Head
+  return { epoch, inserts: inserts.map(({ lines: count, ...rest }) => ({ ...rest, rows: lines.splice(0, count).join('\n') })) }
 }

@@ -12,6 +12,9 @@ import type { Receipt, Rejection, Writer } from './writer.ts'
 export const MAX_EVENTS = 10_000
 export const MAX_BYTES = 8 * 1_048_576
 
+/** A body of an announced length up to this is read at once: a stream of the Fetch standard costs more than it brings. */
+const SMALL_BYTES = 65_536
+
 const unzip = promisify(gunzip)
 
 export interface Ingestion {
@@ -56,7 +59,7 @@ export async function postEvents(c: Context, principal: Principal, ingestion: In
   let reserved = 3 * announced
   ingestion.memory.take(reserved)
   try {
-    const body = await readBody(c, encoding)
+    const body = await readBody(c, encoding, announced)
     const more = Math.max(0, 3 * body.length - reserved)
     ingestion.memory.take(more)
     reserved += more
@@ -156,20 +159,14 @@ function* values(body: Buffer, format: Format): Generator<unknown> {
   }
 }
 
-async function readBody(c: Context, encoding: string): Promise<Buffer> {
-  const chunks: Uint8Array[] = []
-  let size = 0
+async function readBody(c: Context, encoding: string, announced: number): Promise<Buffer> {
+  let body: Buffer
   try {
-    for await (const chunk of c.req.raw.body ?? []) {
-      size += chunk.byteLength
-      if (size > MAX_BYTES) throw tooLarge()
-      chunks.push(chunk)
-    }
+    body = announced <= SMALL_BYTES ? Buffer.from(await c.req.raw.arrayBuffer()) : await readChunks(c)
   } catch (error) {
     // Whoever sent it has hung up, or sent garbage between its chunks: the caller's fault, whether it reads this or not.
     throw error instanceof ApiError ? error : badRequest([{ parameter: 'body', message: 'was cut off' }], 'The body cannot be used.')
   }
-  const body = Buffer.concat(chunks)
   if (encoding === 'identity') return body
   try {
     return await unzip(body, { maxOutputLength: MAX_BYTES })
@@ -177,6 +174,17 @@ async function readBody(c: Context, encoding: string): Promise<Buffer> {
     if ((error as NodeJS.ErrnoException).code === 'ERR_BUFFER_TOO_LARGE') throw tooLarge()
     throw badRequest([{ parameter: 'body', message: 'is not gzip' }], 'The body cannot be used.')
   }
+}
+
+async function readChunks(c: Context): Promise<Buffer> {
+  const chunks: Uint8Array[] = []
+  let size = 0
+  for await (const chunk of c.req.raw.body ?? []) {
+    size += chunk.byteLength
+    if (size > MAX_BYTES) throw tooLarge()
+    chunks.push(chunk)
+  }
+  return Buffer.concat(chunks)
 }
 
 const tooLarge = () => new ApiError(413, 'too_large', `A body may hold ${MAX_BYTES} bytes, after decompression too.`)

@@ -24,7 +24,9 @@ export const jsonObject = v.pipe(
 
 export const sentEvent = v.strictObject({
   id: v.optional(
-    id('Unique within the company; an event is counted once, however often it is sent. Made up where not given.', 'e-1'),
+    v.nullable(
+      id('Unique within the company; an event is counted once, however often it is sent. Made up where not given.', 'e-1'),
+    ),
   ),
   eventType: v.pipe(v.picklist(EVENT_TYPES), about('What happened.', 'incomingMessages')),
   timestamp: v.pipe(

@@ -5,6 +5,7 @@
  */
 import type { ClickHouseSettings } from '@clickhouse/client'
 import { randomUUID } from 'node:crypto'
+import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { lateLevels } from '../analytics/levels.ts'
 import { dateTime64, slices, type Store } from '../clickhouse/store.ts'
@@ -49,6 +50,10 @@ interface Waiting {
 /** Rows a group holds at most: one block of ClickHouse, so that the insert is one atomic part. */
 const MAX_GROUP_EVENTS = 50_000
 const SEAL_CHECK_MS = 5_000
+/** How long a group waits to become as large as the last one. */
+const GATHER_MS = 25
+/** How long the lane is kept without work. */
+const LINGER_MS = 50
 /** With two seconds between two tries this is a few minutes. */
 const MAX_COMPLETIONS = 150
 /** A caller waits this long for its batch to be stored, then is told to come back; what is journalled is stored all the same. */
@@ -110,6 +115,8 @@ export class Writer {
   readonly #upkeep: Array<() => Promise<void>> = []
   #wake: () => void = () => {}
   #closing = false
+  /** Batches in the last group. */
+  #callers = 0
   #running: Promise<void> | undefined
   /** False while a journalled group cannot be stored: nothing may pass it, so new batches are refused at once. */
   #healthy = true
@@ -183,10 +190,14 @@ export class Writer {
       const sealing = !this.#closing && performance.now() >= sealAt && seals.due
       if (performance.now() >= sealAt) sealAt = performance.now() + SEAL_CHECK_MS
       try {
-        if (!sealing && this.#queue.length === 0 && this.#upkeep.length === 0) {
+        if (!sealing && this.#idle) {
+          // Callers that wait for an answer send their next batch as soon as they have it: the lane is worth keeping for
+          // a moment, since to give it up and take it again is two inserts.
+          await this.#nextBatch(LINGER_MS)
+          if (!this.#idle) continue
           await lane.leave()
           // Something may have come while the lane was given up.
-          if (this.#queue.length === 0 && this.#upkeep.length === 0) await this.#nextBatch(sealAt - performance.now())
+          if (this.#idle) await this.#nextBatch(sealAt - performance.now())
           continue
         }
         const turn = await lane.enter()
@@ -194,7 +205,9 @@ export class Writer {
         // While spans are due they follow each other, but callers that wait go first.
         if (sealing && (await seals.advance())) sealAt = 0
         await this.#upkeep.shift()?.()
+        await this.#gather()
         const group = this.#takeGroup()
+        this.#callers = group.length
         if (group.length > 0) await this.#storeGroup(group, turn.epoch)
       } catch (error) {
         log('error', 'the writer cannot go on and tries again', { error: reasonOf(error) })
@@ -202,6 +215,22 @@ export class Writer {
       }
     }
     await lane.leave().catch(() => {})
+  }
+
+  get #idle(): boolean {
+    return this.#queue.length === 0 && this.#upkeep.length === 0
+  }
+
+  /**
+   * Callers that were answered together are about to send their next batches: what comes within a moment goes with the
+   * first of them, where it would wait for an insert of its own.
+   */
+  async #gather(): Promise<void> {
+    if (this.#queue.length === 0) return
+    const deadline = performance.now() + GATHER_MS
+    while (this.#queue.length < this.#callers && performance.now() < deadline) {
+      await this.#nextBatch(deadline - performance.now())
+    }
   }
 
   #takeGroup(): Waiting[] {
@@ -380,7 +409,9 @@ export class Writer {
   async #insert({ token, table, columns, rows }: Insert): Promise<void> {
     const { writer } = this.#options.store
     const result = await writer.exec({
-      query: `INSERT INTO ${table} (${columns.join(', ')}) FORMAT JSONCompactEachRow\n${rows}`,
+      query: `INSERT INTO ${table} (${columns.join(', ')}) FORMAT JSONCompactEachRow`,
+      // A stream of its one chunk: in one text with the query, megabytes would be there twice.
+      values: Readable.from([Buffer.from(rows)], { objectMode: false }),
       query_id: `insert_${table}-${randomUUID()}`,
       clickhouse_settings: {
         ...INSERT_SETTINGS,

@@ -1,7 +1,8 @@
 /** Rollups that differ from the raw log: found where they are, put right while events come in, and only there. */
-import { mkdir, readdir, writeFile } from 'node:fs/promises'
+import { readdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterEach, describe, expect, test, vi } from 'vitest'
+import { Journal } from '../../src/ingest/journal.ts'
 import { compare, type Path } from '../compare.ts'
 import { Reference, type Asked } from '../reference.ts'
 import { startService, type TestService } from '../support.ts'
@@ -239,11 +240,10 @@ describe('an insert that was cut off', () => {
     await crash(rows)
     const { database, dataDir } = service
     await service.stop()
-    await mkdir(join(dataDir, 'journal'), { recursive: true })
-    const inserts = [{ token: TOKEN, table: 'events', columns: COLUMNS, rows }]
-    await writeFile(join(dataDir, 'journal', `000001-${TOKEN}.json`), JSON.stringify({ epoch: 0, inserts }))
+    const journal = await Journal.open(dataDir)
+    await journal.write(0, [{ token: TOKEN, table: 'events', columns: COLUMNS, rows }])
     // What a run that was killed while it wrote has left behind was never sent.
-    await writeFile(join(dataDir, 'journal', '000002-half.json.part'), '{"epoch":0,"inser')
+    await writeFile(join(dataDir, 'journal', '999999999999999-half.json.part'), '{"epoch":0,"inser')
     service = await startService({ now: NOW, from: { database, dataDir } })
     expect(await readdir(join(dataDir, 'journal'))).toEqual([])
   }
