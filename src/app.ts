@@ -9,6 +9,7 @@ import type { Endpoint } from './analytics/endpoint.ts'
 import { ENDPOINTS } from './analytics/endpoints.ts'
 import { readParameters } from './analytics/parameters.ts'
 import type { Scope } from './analytics/totals.ts'
+import type { UserRanks } from './analytics/user-ranks.ts'
 import type { Store } from './clickhouse/store.ts'
 import type { AnswerCache, Kept } from './http/answer-cache.ts'
 import { requireScope, type Principal, type Verifier } from './http/auth.ts'
@@ -25,6 +26,7 @@ import { reference } from './reference/routes.ts'
 export interface AppParts {
   readonly store: Store
   readonly names: Names
+  readonly ranks: UserRanks
   readonly seals: Seals
   readonly verifier: Verifier
   readonly ingestion: Ingestion
@@ -145,7 +147,7 @@ async function answer<E extends v.ObjectEntries>(
     (await limits.run(principal.tenant, () => names.tenant(principal.tenant), signal))
   const questionFor = async (asker: AbortSignal) => {
     const scope = await scopeOf(c, { ...(given as Filters), tenant, principal, signal: asker }, parts)
-    return { store: parts.store, names, scope, now, parameters: given, accept }
+    return { store: parts.store, names, ranks: parts.ranks, scope, now, parameters: given, accept }
   }
   if (definition.export?.wanted({ parameters: given, accept })) {
     const { open } = definition.export

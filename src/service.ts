@@ -2,6 +2,7 @@
 import { mkdir } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { ClickHouseLogLevel, createClient } from '@clickhouse/client'
+import { UserRanks } from './analytics/user-ranks.ts'
 import { createApp } from './app.ts'
 import { startEmbedded, type EmbeddedServer } from './clickhouse/embedded.ts'
 import { migrate } from './clickhouse/migrate.ts'
@@ -138,6 +139,7 @@ export async function createService(options: ServiceOptions) {
   const places = config.CLICKHOUSE_URL === undefined ? PLACES.embedded : PLACES.server
   const app = createApp({
     ...shared,
+    ranks: new UserRanks(store, (work) => writer.exclusive(work), log),
     cache,
     limits: new TenantLimits(config.RATE_LIMIT_PER_SECOND, perTenant, Math.max(places, perTenant)),
     operations: operations({ ...shared, onRepaired: (tenant, moments) => cache.stored(tenant, moments) }, selfCheck),

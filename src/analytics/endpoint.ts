@@ -5,11 +5,13 @@ import type { Instant } from '../time/calendar.ts'
 import type { Range } from './levels.ts'
 import type { readParameters } from './parameters.ts'
 import type { Scope } from './totals.ts'
+import type { UserRanks } from './user-ranks.ts'
 
 /** Everything an endpoint needs to answer one request. */
 export interface Question<E extends v.ObjectEntries> {
   readonly store: Store
   readonly names: Names
+  readonly ranks: UserRanks
   /** Whose figures, and of which assistants and users; already narrowed to what the token may see. */
   readonly scope: Scope
   /** Read once per request. */

@@ -1,6 +1,8 @@
-/** GET /analytics/users/top: the most active users of the range; ties break by user id. */
+/**
+ * GET /analytics/users/top: the most active users of the range; ties break by user id. Who may be on the list comes from
+ * lists of the spans' most active (user-ranks.ts), or else from all users; then the figures of those few are read.
+ */
 import { tenantSql, type Store } from '../clickhouse/store.ts'
-import type { Names } from '../names.ts'
 import { toIso } from '../time/calendar.ts'
 import { endpoint } from './endpoint.ts'
 import { USER_LEVELS, type Parts } from './levels.ts'
@@ -24,22 +26,29 @@ import {
 export const usersTop = endpoint({
   parameters: { ...range, limit: limit(10, 'Users on the list.'), ...common },
 
-  async answer({ store, names, scope, parameters }) {
-    const { startDate, endDate } = parameters
+  async answer({ store, names, ranks, scope, now, parameters }) {
+    const { startDate, endDate, limit: places } = parameters
     // Users are pre-summed over all assistants: with a filter by assistant, or by user, the raw log is the source.
     const levels = scope.assistants || scope.users ? [] : USER_LEVELS
     const parts = cutAll([{ from: startDate, to: endDate }], levels, scope.sealedUntil)
-    const top = await ranking(store, names, scope, parts, parameters.limit)
-    const rows = top.length === 0 ? [] : await details(store, scope, parts, top)
-    const byUser = new Map(rows.map((row) => [row.user, row]))
+    const candidates =
+      (await ranks.shortlist(scope, parts, places, now)) ?? (await ranking(store, scope, parts, places))
+    const rows = candidates.length === 0 ? [] : await details(store, scope, parts, candidates)
+    const top = rows
+      .map(({ user, assistants, lastAt, ...sums }) => {
+        const { activeUsers: _, ...metrics } = toMetrics({ ...sums, lastAt, activeUsers: 1 })
+        return { user, ...metrics, assistants, lastActiveAt: toIso(lastAt) }
+      })
+      .sort((a, b) => b.total - a.total)
+    const least = top[places - 1]?.total ?? 0
+    const listed = top.filter(({ total }) => total >= least)
+    const nameOf = await names.names(scope.tenant, 'user', listed.map(({ user }) => user))
     return {
       covers: { from: startDate, to: endDate },
-      data: top.flatMap(({ user, name }) => {
-        const row = byUser.get(user)
-        if (!row) return []
-        const { activeUsers: _, ...metrics } = toMetrics({ ...row, activeUsers: 1 })
-        return [{ user: name, ...metrics, assistants: row.assistants, lastActiveAt: toIso(row.lastAt) }]
-      }),
+      data: listed
+        .map((entry) => ({ ...entry, user: nameOf.get(entry.user) ?? '' }))
+        .sort((a, b) => b.total - a.total || Buffer.compare(Buffer.from(a.user), Buffer.from(b.user)))
+        .slice(0, places),
     }
   },
 })
@@ -52,8 +61,8 @@ interface Ranked {
 /** So many users more than asked are ranked at first, to see whether a tie at the end of the list is complete. */
 const TIE_MARGIN = 1_000
 
-/** Who is on the list, in order. */
-async function ranking(store: Store, names: Names, scope: Scope, parts: Parts, places: number) {
+/** Who is on the list and who ties for its last place, from all users of the range; in no order. */
+async function ranking(store: Store, scope: Scope, parts: Parts, places: number): Promise<number[]> {
   const raw = `
     SELECT user_no, toUInt64(1) AS events FROM events
     WHERE tenant = {tenant:UInt32} AND ${IN_RAW}${filters(scope)}` as const
@@ -64,35 +73,30 @@ async function ranking(store: Store, names: Names, scope: Scope, parts: Parts, p
   const source = rowsOf(parts, spans, raw)
   const totals = `SELECT user_no AS user, sum(events) AS total FROM (${source}) GROUP BY user_no` as const
   const params = { ...partParams(parts, scope), ...spanParams(parts, 'users'), limit: places, margin: places + TIE_MARGIN }
-  const rows = await store.read<Ranked>(
+  let rows = await store.read<Ranked>(
     scope,
     'users_top',
     tenantSql(`${totals} ORDER BY total DESC LIMIT {margin:UInt32}`),
     params,
   )
-  const tied = rows[places - 1]?.total
+  const tied = rows[places - 1]?.total ?? 0
   if (rows.length === places + TIE_MARGIN && rows.at(-1)?.total === tied) {
     // More users tie for the last places than were read: let ClickHouse order them by name.
-    return store.read<Ranked & { name: string }>(
+    rows = await store.read<Ranked>(
       scope,
       'users_top_tied',
-      tenantSql(`SELECT user, total, name FROM (${totals} HAVING total >= {tied:UInt64}) AS ranked
+      tenantSql(`SELECT user, total FROM (${totals} HAVING total >= {tied:UInt64}) AS ranked
        INNER JOIN (SELECT number, min(name) AS name FROM names
                    WHERE tenant = {tenant:UInt32} AND kind = 'user' GROUP BY number) AS named ON named.number = ranked.user
        ORDER BY total DESC, name LIMIT {limit:UInt32}`),
       { ...params, tied },
     )
   }
-  const listed = tied === undefined ? rows : rows.filter((row) => row.total >= tied)
-  const nameOf = await names.names(scope.tenant, 'user', listed.map(({ user }) => user))
-  return listed
-    .map((row) => ({ ...row, name: nameOf.get(row.user) ?? '' }))
-    .sort((a, b) => b.total - a.total || Buffer.compare(Buffer.from(a.name), Buffer.from(b.name)))
-    .slice(0, places)
+  return rows.filter(({ total }) => total >= tied).map(({ user }) => user)
 }
 
 /** All figures of the users on the list. */
-function details(store: Store, scope: Scope, parts: Parts, top: readonly Ranked[]) {
+function details(store: Store, scope: Scope, parts: Parts, listed: readonly number[]) {
   const raw = `
     SELECT user_no, ${RAW_SUMMED}, groupUniqArray(assistant_no) AS assistants
     FROM events
@@ -107,6 +111,6 @@ function details(store: Store, scope: Scope, parts: Parts, top: readonly Ranked[
     scope,
     'users_top_details',
     tenantSql(`SELECT user_no AS user, ${SUMS}, length(groupUniqArrayArray(assistants)) AS assistants FROM (${source}) GROUP BY user_no`),
-    { ...partParams(parts, scope), ...spanParams(parts, 'users'), listed: top.map(({ user }) => user) },
+    { ...partParams(parts, scope), ...spanParams(parts, 'users'), listed },
   )
 }

@@ -45,7 +45,7 @@ export interface StoreOptions {
 }
 
 /** Tables that hold rows of several tenants, with the filter that ClickHouse adds to every read of them. */
-const TENANT_TABLES = ['events', 'activity', 'user_activity', 'answers', 'names'] as const
+const TENANT_TABLES = ['events', 'activity', 'user_activity', 'user_ranks', 'answers', 'names'] as const
 
 /** ClickHouse error codes: https://github.com/ClickHouse/ClickHouse/blob/master/src/Common/ErrorCodes.cpp */
 const TOO_EXPENSIVE: Record<string, string> = {

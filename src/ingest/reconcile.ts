@@ -60,25 +60,29 @@ interface Rollup {
 }
 
 /**
- * What identifies a row within its span, and how large its sets are (`users`, `assistants`), by the raw log and as stored.
+ * What identifies a row within its span, how large its sets are (`users`, `assistants`), by the raw log and as stored, and
+ * the number of events that users are ranked by.
  * Only the fleet's rows carry the set of their assistants.
  */
 const KEYS = {
   fleet: {
     key: { raw: 'toUInt32(0)', stored: 'assistant_no' },
     only: 'assistant_no = 0',
+    ranked: 'a + b + c + d',
     users: { raw: 'uniqExact(user_no)', stored: 'groupBitmapMerge(users)' },
     assistants: { raw: 'uniqExact(assistant_no)', stored: 'length(groupUniqArrayArray(assistants))' },
   },
   assistant: {
     key: { raw: 'assistant_no', stored: 'assistant_no' },
     only: 'assistant_no > 0',
+    ranked: 'a + b + c + d',
     users: { raw: 'uniqExact(user_no)', stored: 'groupBitmapMerge(users)' },
     assistants: { raw: '0', stored: '0' },
   },
   user: {
     key: { raw: 'user_no', stored: 'user_no' },
     only: 'user_no > 0',
+    ranked: 'sum(events)',
     users: { raw: '0', stored: '0' },
     assistants: { raw: 'uniqExact(assistant_no)', stored: 'length(groupUniqArrayArray(assistants))' },
   },
@@ -98,7 +102,7 @@ const COARSE_ROLLUPS: readonly Rollup[] = COARSE.flatMap(({ id }) => [
 
 const perDay = (rows: string) => `
   SELECT tenant, day, sum(a + b + c + d) AS events,
-    toString(groupBitXor(cityHash64(key, a, b, c, d, cost, input, output, last, users, assistants))) AS checksum
+    toString(groupBitXor(cityHash64(key, a, b, c, d, ranked, cost, input, output, last, users, assistants))) AS checksum
   FROM (${rows}) GROUP BY tenant, day`
 
 const rawRows = ({ by }: Rollup) => `
@@ -106,7 +110,7 @@ const rawRows = ({ by }: Rollup) => `
     countIf(event_type = 'incomingMessages') AS a, countIf(event_type = 'outgoingMessages') AS b,
     countIf(event_type = 'tasksInitiated') AS c, countIf(event_type = 'tasksCompleted') AS d,
     sum(cost_nanos) AS cost, sum(input_tokens) AS input, sum(output_tokens) AS output,
-    toUnixTimestamp64Milli(max(timestamp)) AS last,
+    toUnixTimestamp64Milli(max(timestamp)) AS last, count() AS ranked,
     toUInt64(${KEYS[by].users.raw}) AS users, toUInt64(${KEYS[by].assistants.raw}) AS assistants
   FROM events
   WHERE timestamp >= {from:DateTime64(3, 'UTC')} AND timestamp < {to:DateTime64(3, 'UTC')}
@@ -116,7 +120,7 @@ const storedRows = ({ table, by }: Rollup) => `
   SELECT tenant, toUInt32(intDiv(toUnixTimestamp(start), {seconds:UInt32}) * {seconds:UInt32}) AS day, ${KEYS[by].key.stored} AS key,
     sum(incoming_messages) AS a, sum(outgoing_messages) AS b, sum(tasks_initiated) AS c, sum(tasks_completed) AS d,
     sum(cost_nanos) AS cost, sum(input_tokens) AS input, sum(output_tokens) AS output,
-    toUnixTimestamp64Milli(max(last_at)) AS last,
+    toUnixTimestamp64Milli(max(last_at)) AS last, ${KEYS[by].ranked} AS ranked,
     toUInt64(${KEYS[by].users.stored}) AS users, toUInt64(${KEYS[by].assistants.stored}) AS assistants
   FROM ${table}
   WHERE level = {level:UInt8} AND ${KEYS[by].only}
@@ -252,6 +256,8 @@ async function rewrite(store: Store, rollups: readonly Rollup[], drift: readonly
       days.set(table, places.set(`${tenant}/${start}`, { tenant, start }))
     }
   }
+  // Lists of users rest on these rows; a question makes them anew.
+  await store.deleteRows('user_ranks', 'tenant IN {tenants:Array(UInt32)}', { tenants: [...new Set(drift.map(({ tenant }) => tenant))] })
   for (const [table, places] of days) {
     const all = [...places.values()]
     for (let at = 0; at < all.length; at += REWRITE_DAYS) await rewriteDays(store, table, all.slice(at, at + REWRITE_DAYS))

@@ -10,7 +10,7 @@ import type { Store } from '../clickhouse/store.ts'
 import type { Instant } from '../time/calendar.ts'
 
 /** A span is sealed this long after its end, when the stragglers are mostly in. Only speed depends on it. */
-const GRACE_SECONDS = 600
+export const LATE_SECONDS = 600
 
 /** How rows of a finer level add up to one of a coarser, column by column. */
 const SUMS = {
@@ -63,7 +63,7 @@ export class Seals {
     const known = new Map(rows.map((row) => [row.level, row.until]))
     if (rows.length === 0) {
       const [row] = await this.#store.readInternal<{ any: number }>('events_any', `SELECT count() > 0 AS any FROM events`)
-      const now = Math.floor(this.#clock() / 1000) - GRACE_SECONDS
+      const now = Math.floor(this.#clock() / 1000) - LATE_SECONDS
       for (const level of COARSE) known.set(level.id, row?.any ? 0 : Math.floor(now / level.seconds) * level.seconds)
       // All at once: a level that is missing would be sealed span by span from 1970 on.
       await this.#record(...known)
@@ -74,7 +74,7 @@ export class Seals {
 
   /** The next span to seal: of the finest level whose span is over and complete in the level below. */
   #next() {
-    const now = Math.floor(this.#clock() / 1000) - GRACE_SECONDS
+    const now = Math.floor(this.#clock() / 1000) - LATE_SECONDS
     for (const [at, level] of COARSE.entries()) {
       const from = this.#sealedUntil[at] ?? 0
       const until = from + level.seconds

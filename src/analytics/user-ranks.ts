@@ -1,0 +1,174 @@
+/**
+ * Who may be among the most active users of a range, from lists of the most active of each of its spans
+ * (clickhouse/008_user_ranks.sql) instead of all users: a threshold algorithm (Fagin, Lotem, Naor 2001), and exact.
+ *
+ * What a user did in a span is known where the user is listed, and else at most the list's `bound`. Events that came after
+ * a list was made are at most as many as the fleet's total has grown since. So for every user there is a least and a most;
+ * whoever's most is below the least of the user on the last place is not on the ranking. For the few that are left, the
+ * exact figures are read. Where the lists do not decide it (too old, missing, or users too alike), the answer is null.
+ */
+import { TupleParam } from '@clickhouse/client'
+import { LRUCache } from 'lru-cache'
+import { tenantSql, type Store } from '../clickhouse/store.ts'
+import { LATE_SECONDS } from '../ingest/seals.ts'
+import type { Exclusive } from '../ingest/reconcile.ts'
+import type { Log } from '../log.ts'
+import type { Instant } from '../time/calendar.ts'
+import { DAY, type Parts } from './levels.ts'
+import { inSpans, IN_RAW, partParams, spanParams, type Scope } from './totals.ts'
+
+/** Users on a list. With 300,000 users of a long tail, the rest have some 4 events a day at most. */
+const LISTED = 4_096
+/** Rows beside the ranking that are looked at. */
+const MARGIN = 1_000
+/** Lists of a tenant are made anew this often at most. */
+const REFRESH_MS = 60_000
+
+/** What no user is called: the lists themselves, and the fleet as it is now. */
+const LISTS = 0
+const FLEET = 0xffff_ffff
+
+type Span = Parts['spans'][number]
+
+interface Row {
+  user: number
+  /** Events that are known of. */
+  least: number
+  /** Bounds of the lists that the user is on. */
+  credit: number
+  rows: number
+}
+
+export class UserRanks {
+  readonly #store: Store
+  readonly #exclusive: Exclusive
+  readonly #log: Log
+  readonly #refreshed = new LRUCache<number, true>({ max: 10_000, ttl: REFRESH_MS })
+
+  /** @param exclusive runs work between two groups of events, so that a list and the fleet's total say the same */
+  constructor(store: Store, exclusive: Exclusive, log: Log) {
+    this.#store = store
+    this.#exclusive = exclusive
+    this.#log = log
+  }
+
+  /**
+   * The numbers of all users who may be among the first `places`, ties included, in no order; null where the lists cannot
+   * tell. Lists that are missing or too old are then made for the next question.
+   * @param parts of the range, cut into the levels of `user_activity`
+   */
+  async shortlist(scope: Scope, parts: Parts, places: number, now: Instant): Promise<number[] | null> {
+    const listed = parts.spans.filter((span) => isOver(span, now))
+    if (listed.length === 0) return null
+    const rest = { ...parts, spans: parts.spans.filter((span) => !isOver(span, now)) }
+    const limit = 2 * places + MARGIN
+    const rows = await this.#store.read<Row>(scope, 'users_top_lists', shortlistSql(rest), {
+      ...partParams(rest, scope),
+      ...spanParams(rest, 'users'),
+      listed: listed.map((span) => new TupleParam(span)),
+      totals: listed.map(([level, start]) => new TupleParam([level, 0, start])),
+      limit,
+    })
+    const lists = rows.find(({ user }) => user === LISTS)
+    const fleet = rows.find(({ user }) => user === FLEET)
+    const users = rows.filter((row) => row !== lists && row !== fleet)
+    const bounds = lists?.credit ?? 0
+    const grown = (fleet?.least ?? 0) - (lists?.least ?? 0)
+    const needed = users[places - 1]?.least ?? 0
+    /** The most that a user can have who is on no list. */
+    const unseen = bounds + grown
+    const last = users.at(-1)
+    const decided =
+      grown >= 0 &&
+      (unseen === 0 || unseen < needed) &&
+      (rows.length < limit || last === undefined || last.least + unseen < needed)
+    if (decided) return users.filter((row) => row.least - row.credit + unseen >= needed).map(({ user }) => user)
+    if (grown !== 0) void this.refresh(scope.tenant, listed)
+    return null
+  }
+
+  /** Makes the lists of some spans, one at a time, with traffic going on in between; at most once a minute for a tenant. */
+  async refresh(tenant: number, spans: readonly Span[]): Promise<void> {
+    if (this.#refreshed.has(tenant)) return
+    this.#refreshed.set(tenant, true)
+    try {
+      for (const span of spans) await this.#exclusive(() => this.#make(tenant, span))
+    } catch (error) {
+      this.#log('warn', 'lists of active users could not be made', { error: String(error) })
+    }
+  }
+
+  async #make(tenant: number, [level, start]: Span): Promise<void> {
+    await this.#store.admin.command({
+      query: MAKE,
+      query_params: { tenant, level, start },
+      clickhouse_settings: { max_execution_time: 60, max_threads: 1, insert_deduplicate: 0, wait_end_of_query: 1 },
+    })
+  }
+}
+
+/** Rows of a day are still written for a while after it; coarse spans are asked for only when they are sealed. */
+const isOver = ([level, start]: Span, now: Instant): boolean =>
+  level !== DAY.id || start + DAY.seconds + LATE_SECONDS <= now / 1000
+
+function shortlistSql(rest: Parts) {
+  const lists = `
+    SELECT ranked.1 AS user, ranked.2 AS events, list.3 AS bound
+    FROM
+    (
+        SELECT argMax((users, events, bound, total), version) AS list
+        FROM user_ranks
+        WHERE tenant = {tenant:UInt32} AND (level, start) IN {listed:Array(Tuple(UInt8, DateTime))}
+        GROUP BY level, start
+    )
+    ARRAY JOIN arrayPushBack(arrayZip(list.1, list.2), (toUInt32(${LISTS}), list.4)) AS ranked
+    UNION ALL
+    SELECT toUInt32(${FLEET}) AS user, ${EVENTS} AS events, toUInt64(0) AS bound
+    FROM activity
+    WHERE tenant = {tenant:UInt32} AND (level, bucket, start) IN {totals:Array(Tuple(UInt8, DateTime, DateTime))}
+      AND assistant_no = 0` as const
+  const spans = `
+    UNION ALL
+    SELECT user_no AS user, events, toUInt64(0) AS bound
+    FROM user_activity
+    WHERE tenant = {tenant:UInt32} AND ${inSpans(rest, 'user_activity')}` as const
+  const raw = `
+    UNION ALL
+    SELECT user_no AS user, toUInt64(1) AS events, toUInt64(0) AS bound
+    FROM events
+    WHERE tenant = {tenant:UInt32} AND ${IN_RAW}` as const
+  return tenantSql(`
+    SELECT user, sum(events) AS least, sum(bound) AS credit, count() AS rows
+    FROM (${lists}${rest.spans.length > 0 ? spans : ''}${rest.raw.length > 0 ? raw : ''})
+    GROUP BY user
+    ORDER BY user IN (${LISTS}, ${FLEET}) DESC, least DESC
+    LIMIT {limit:UInt32}`)
+}
+
+const EVENTS = 'incoming_messages + outgoing_messages + tasks_initiated + tasks_completed' as const
+
+/** One list. A span in which nothing happened gets none. */
+const MAKE = `
+  INSERT INTO user_ranks (tenant, level, start, users, events, bound, total)
+  SELECT
+    {tenant:UInt32} AS of_tenant,
+    {level:UInt8} AS of_level,
+    toDateTime({start:UInt32}, 'UTC') AS of_start,
+    arrayMap(ranked -> ranked.2, top) AS listed_users,
+    arrayMap(ranked -> toUInt64(-ranked.1), top) AS listed_events,
+    if(how_many > ${LISTED}, toUInt64(-top[${LISTED}].1), 0) AS listed_bound,
+    (SELECT sum(${EVENTS}) FROM activity
+     WHERE tenant = {tenant:UInt32} AND level = {level:UInt8} AND bucket = toDateTime(0, 'UTC') AND assistant_no = 0
+       AND start = toDateTime({start:UInt32}, 'UTC')) AS listed_total
+  FROM
+  (
+    SELECT groupArraySorted(${LISTED})((-toInt64(did), user_no)) AS top, count() AS how_many
+    FROM
+    (
+      SELECT user_no, sum(events) AS did
+      FROM user_activity
+      WHERE tenant = {tenant:UInt32} AND level = {level:UInt8} AND start = toDateTime({start:UInt32}, 'UTC')
+      GROUP BY user_no
+    )
+  )
+  WHERE how_many > 0`
