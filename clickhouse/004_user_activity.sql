@@ -59,5 +59,6 @@ FROM
             ::Array(Tuple(UInt8, UInt32))) AS spot,
         spot.2 AS seconds
     FROM events
+    WHERE user != ''                                            -- '': of somebody who was removed
 )
 GROUP BY tenant, level, start, user_no;

@@ -7,7 +7,7 @@ import { secureHeaders } from 'hono/secure-headers'
 import type * as v from 'valibot'
 import type { Endpoint } from './analytics/endpoint.ts'
 import { ENDPOINTS } from './analytics/endpoints.ts'
-import { readParameters } from './analytics/parameters.ts'
+import { readId, readParameters } from './analytics/parameters.ts'
 import type { Scope } from './analytics/totals.ts'
 import type { Store } from './clickhouse/store.ts'
 import type { AnswerCache, Kept } from './http/answer-cache.ts'
@@ -16,6 +16,7 @@ import { dashboard } from './http/dashboard.ts'
 import { ApiError, errorBody } from './http/errors.ts'
 import type { TenantLimits } from './http/limits.ts'
 import { postEvents, type Ingestion } from './ingest/post-events.ts'
+import type { Removals } from './ingest/removals.ts'
 import type { Seals } from './ingest/seals.ts'
 import type { Log } from './log.ts'
 import { createMcp } from './mcp.ts'
@@ -26,6 +27,7 @@ export interface AppParts {
   readonly store: Store
   readonly names: Names
   readonly seals: Seals
+  readonly removals: Removals
   readonly verifier: Verifier
   readonly ingestion: Ingestion
   readonly cache: AnswerCache
@@ -106,6 +108,18 @@ export function createApp(parts: AppParts) {
     readParameters({}, new URL(c.req.url).search)
     return c.json({ success: true, data: await postEvents(c, principal, parts.ingestion) })
   })
+  app.delete('/analytics/users/:user', async (c) => {
+    const principal = await parts.verifier.verify(c.req.header('Authorization'))
+    requireScope(principal, 'analytics:admin')
+    for (const [name, value] of Object.entries(parts.limits.count(principal.tenant))) c.header(name, value)
+    if (principal.assistants) throw new ApiError(403, 'forbidden', 'The token reaches some assistants only, and a user is of all.')
+    const url = new URL(c.req.url)
+    readParameters({}, url.search)
+    const user = readId('user', url.pathname.slice('/analytics/users/'.length))
+    const receipt = await parts.removals.remove(principal.tenant, user, (work) => parts.ingestion.writer.exclusive(work))
+    if (!receipt) throw new ApiError(404, 'not_found', 'Nothing is stored of a user with this id.')
+    return c.json({ success: true, data: receipt })
+  })
   const { verifier, limits, corsOrigins: origins } = parts
   const request = (url: string, init: RequestInit) => app.request(url, init)
   app.all('/mcp', createMcp({ request, verifier, limits, origins }))
@@ -116,6 +130,9 @@ export function createApp(parts: AppParts) {
       throw new ApiError(405, 'method_not_allowed', `This endpoint knows ${allow}.`, { headers: { Allow: allow } })
     })
   }
+  app.all('/analytics/users/:user', () => {
+    throw new ApiError(405, 'method_not_allowed', 'This endpoint knows DELETE.', { headers: { Allow: 'DELETE' } })
+  })
   app.notFound((c) => failure(c, new ApiError(404, 'not_found', 'There is nothing at this address.'), parts.log))
   app.onError((error, c) => failure(c, error, parts.log))
   return app

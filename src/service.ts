@@ -17,6 +17,8 @@ import { Answers } from './ingest/answers.ts'
 import { Journal } from './ingest/journal.ts'
 import { instanceName, OWN_LANE, SharedLane } from './ingest/lane.ts'
 import { Budget } from './ingest/post-events.ts'
+import type { Exclusive } from './ingest/reconcile.ts'
+import { Removals } from './ingest/removals.ts'
 import { Seals } from './ingest/seals.ts'
 import { Writer } from './ingest/writer.ts'
 import type { Log } from './log.ts'
@@ -113,11 +115,13 @@ export async function createService(options: ServiceOptions) {
   // Another instance on the same server may store events that this one does not see.
   const cache = makeCache(config.CACHE_MB, config.CLICKHOUSE_URL === undefined ? Infinity : SHARED_MAX_AGE_MS)
   const seals = new Seals(store, clock)
+  const removals = new Removals(store, names, (tenant) => cache.forget(tenant))
   const unlock = await lockDataDir(dataDir)
   const writer = new Writer({
     store,
     names,
     seals,
+    removals,
     log,
     journal: await Journal.open(dataDir),
     lane: config.CLICKHOUSE_URL === undefined ? OWN_LANE : new SharedLane(store, await instanceName(dataDir)),
@@ -132,7 +136,17 @@ export async function createService(options: ServiceOptions) {
     ...(localKey ? { localKey } : {}),
     onKeyFetchError: (error) => log('warn', 'the key set could not be fetched', { error: String(error) }),
   })
-  const shared = { store, names, seals, writer, verifier, clock, log }
+  const shared = { store, names, seals, removals, writer, verifier, clock, log }
+  const exclusive: Exclusive = (work) => writer.exclusive(work)
+  void removals.resume(exclusive).then(
+    (count) => count > 0 && log('warn', 'completed removals of an earlier run', { users: count }),
+    (error: unknown) => log('error', 'a removal of an earlier run is not complete yet', { error: String(error) }),
+  )
+  // An instance that only answers does not enter the lane, where the others learn it.
+  const learning =
+    config.CLICKHOUSE_URL === undefined
+      ? undefined
+      : setInterval(() => void removals.learn().catch(() => {}), SHARED_MAX_AGE_MS).unref()
   const selfCheck = new SelfCheck(shared, config.SELF_CHECK_MINUTES)
   const { MAX_CONCURRENT_QUERIES: perTenant } = config
   const places = config.CLICKHOUSE_URL === undefined ? PLACES.embedded : PLACES.server
@@ -159,6 +173,7 @@ export async function createService(options: ServiceOptions) {
     localKey,
     async close() {
       selfCheck.stop()
+      clearInterval(learning)
       await writer.close()
       await store.close()
       await unlock()

@@ -109,7 +109,7 @@ export const Event = v.strictObject({
   eventType: whatIs(EVENT_TYPES, 'What happened.'),
   timestamp: instant('When it happened.'),
   assistant: text('Which assistant.'),
-  user: text('Which user.'),
+  user: orNull(v.pipe(v.string(), v.minLength(1)), 'Which user; null where it was removed.'),
   cost: usd('USD; 0 where none was sent.'),
   inputTokens: count('0 where none were sent.'),
   outputTokens: count('0 where none were sent.'),
@@ -217,6 +217,14 @@ export const Receipt = v.strictObject({
   ),
 })
 
+export const Removal = v.strictObject({
+  receiptId: text('Names this removal.'),
+  events: count('Events that were of the user, and are of nobody now.'),
+  firstEventAt: orNull(instant('UTC.'), 'When the first of them happened; null where there were none.'),
+  lastEventAt: orNull(instant('UTC.'), 'When the last of them happened.'),
+  removedAt: instant('When nothing was left of the user.'),
+})
+
 export const Reconciliation = v.strictObject({
   days: count('Companies times days that were compared.'),
   repaired: count('Entries of `drift` that were written anew.'),
@@ -300,6 +308,7 @@ export const ANSWERS = {
 
 export const RECEIVED = of(Receipt)
 export const RECONCILED = of(Reconciliation)
+export const REMOVED = of(Removal)
 
 /** Those that have a name in the reference. */
 export const NAMED = {
@@ -316,6 +325,7 @@ export const NAMED = {
   Comparison,
   Change,
   Receipt,
+  Removal,
   Reconciliation,
   Liveness,
   Readiness,

@@ -162,9 +162,12 @@ export const SPAN_ENTRY = `roundDown(toUInt64(toUnixTimestamp(start)) * 1000, {e
 export const RAW_ENTRY =
   `roundDown(toUInt64(toUnixTimestamp64Milli(timestamp)), {entries:Array(UInt64)}) AS entry` as const
 
-/** Appended only where there is such a filter: `empty(list) OR …` would keep the index from being used. */
+/**
+ * Appended only where there is such a filter: `empty(list) OR …` would keep the index from being used. Events of users who
+ * were removed keep their number and have no name: whoever still knows the number finds nothing.
+ */
 export const BY_ASSISTANT = ` AND assistant_no IN {assistants:Array(UInt32)}` as const
-export const BY_USER = ` AND user_no IN {users:Array(UInt32)}` as const
+export const BY_USER = ` AND user_no IN {users:Array(UInt32)} AND user != ''` as const
 
 export const filters = (scope: Scope) =>
   `${scope.assistants ? BY_ASSISTANT : ''}${scope.users ? BY_USER : ''}` as const

@@ -56,7 +56,7 @@ const TIE_MARGIN = 1_000
 async function ranking(store: Store, names: Names, scope: Scope, parts: Parts, places: number) {
   const raw = `
     SELECT user_no, toUInt64(1) AS events FROM events
-    WHERE tenant = {tenant:UInt32} AND ${IN_RAW}${filters(scope)}` as const
+    WHERE tenant = {tenant:UInt32} AND ${IN_RAW} AND user != ''${filters(scope)}` as const
   const spans = `
     SELECT user_no, events
     FROM user_activity
@@ -86,7 +86,8 @@ async function ranking(store: Store, names: Names, scope: Scope, parts: Parts, p
   const listed = tied === undefined ? rows : rows.filter((row) => row.total >= tied)
   const nameOf = await names.names(scope.tenant, 'user', listed.map(({ user }) => user))
   return listed
-    .map((row) => ({ ...row, name: nameOf.get(row.user) ?? '' }))
+    // Who is being removed right now has no name any more.
+    .flatMap((row) => (nameOf.has(row.user) ? [{ ...row, name: nameOf.get(row.user) as string }] : []))
     .sort((a, b) => b.total - a.total || Buffer.compare(Buffer.from(a.name), Buffer.from(b.name)))
     .slice(0, places)
 }

@@ -142,6 +142,12 @@ export class AnswerCache {
     }
   }
 
+  /** Drops every answer of a tenant, also what is under way. */
+  forget(tenant: number): void {
+    this.#versions.set(tenant, (this.#versions.get(tenant) ?? 0) + 1)
+    for (const key of this.#byTenant.get(tenant) ?? []) this.#entries?.delete(key)
+  }
+
   #keep(key: string, entry: Entry): void {
     if (!this.#entries) return
     this.#entries.set(key, entry)

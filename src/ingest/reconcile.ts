@@ -59,26 +59,37 @@ interface Rollup {
   readonly by: 'fleet' | 'assistant' | 'user'
 }
 
+/** Users whose removal is under way are in some tables still and in others not (src/ingest/removals.ts). */
+const SETTLED = `
+    AND (tenant, user_no) NOT IN (
+      SELECT tenant, user_no FROM removals GROUP BY tenant, user_no HAVING countIf(state = 'done') = 0)`
+
 /**
  * What identifies a row within its span, and how large its sets are (`users`, `assistants`), by the raw log and as stored.
- * Only the fleet's rows carry the set of their assistants.
+ * Only the fleet's rows carry the set of their assistants. Events without a name, of users who were removed, are nobody's.
  */
 const KEYS = {
   fleet: {
     key: { raw: 'toUInt32(0)', stored: 'assistant_no' },
     only: 'assistant_no = 0',
+    named: '',
+    settled: '',
     users: { raw: 'uniqExact(user_no)', stored: 'groupBitmapMerge(users)' },
     assistants: { raw: 'uniqExact(assistant_no)', stored: 'length(groupUniqArrayArray(assistants))' },
   },
   assistant: {
     key: { raw: 'assistant_no', stored: 'assistant_no' },
     only: 'assistant_no > 0',
+    named: '',
+    settled: '',
     users: { raw: 'uniqExact(user_no)', stored: 'groupBitmapMerge(users)' },
     assistants: { raw: '0', stored: '0' },
   },
   user: {
     key: { raw: 'user_no', stored: 'user_no' },
     only: 'user_no > 0',
+    named: ` AND user != ''${SETTLED}`,
+    settled: SETTLED,
     users: { raw: '0', stored: '0' },
     assistants: { raw: 'uniqExact(assistant_no)', stored: 'length(groupUniqArrayArray(assistants))' },
   },
@@ -109,7 +120,7 @@ const rawRows = ({ by }: Rollup) => `
     toUnixTimestamp64Milli(max(timestamp)) AS last,
     toUInt64(${KEYS[by].users.raw}) AS users, toUInt64(${KEYS[by].assistants.raw}) AS assistants
   FROM events
-  WHERE timestamp >= {from:DateTime64(3, 'UTC')} AND timestamp < {to:DateTime64(3, 'UTC')}
+  WHERE timestamp >= {from:DateTime64(3, 'UTC')} AND timestamp < {to:DateTime64(3, 'UTC')}${KEYS[by].named}
   GROUP BY tenant, day, key`
 
 const storedRows = ({ table, by }: Rollup) => `
@@ -119,7 +130,7 @@ const storedRows = ({ table, by }: Rollup) => `
     toUnixTimestamp64Milli(max(last_at)) AS last,
     toUInt64(${KEYS[by].users.stored}) AS users, toUInt64(${KEYS[by].assistants.stored}) AS assistants
   FROM ${table}
-  WHERE level = {level:UInt8} AND ${KEYS[by].only}
+  WHERE level = {level:UInt8} AND ${KEYS[by].only}${KEYS[by].settled}
     AND start >= {from:DateTime64(3, 'UTC')} AND start < {to:DateTime64(3, 'UTC')}
   GROUP BY tenant, day, key`
 
