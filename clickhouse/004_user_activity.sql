@@ -1,3 +1,5 @@
+-- rebuild: user_activity
+
 -- user_activity: sums of each user over spans of time, to rank them. Levels as in `activity`, from the day up: finer
 -- parts of a range are read from `events`, a day of one tenant at most on either side.
 --

@@ -16,6 +16,7 @@ import { dashboard } from './http/dashboard.ts'
 import { ApiError, errorBody } from './http/errors.ts'
 import type { TenantLimits } from './http/limits.ts'
 import { postEvents, type Ingestion } from './ingest/post-events.ts'
+import type { Rebuilds } from './ingest/rebuild.ts'
 import type { Removals } from './ingest/removals.ts'
 import type { Seals } from './ingest/seals.ts'
 import type { Log } from './log.ts'
@@ -27,6 +28,7 @@ export interface AppParts {
   readonly store: Store
   readonly names: Names
   readonly seals: Seals
+  readonly rebuilds: Rebuilds
   readonly removals: Removals
   readonly verifier: Verifier
   readonly ingestion: Ingestion
@@ -258,7 +260,7 @@ function revalidated(c: Context<Env>, { body, etag }: Kept): Response {
 async function scopeOf(
   c: Context<Env>,
   asked: Filters & { tenant: number; principal: Principal; signal: AbortSignal },
-  { names, seals, log }: AppParts,
+  { names, seals, rebuilds, log }: AppParts,
 ): Promise<Scope> {
   const { tenant, signal, user, assistant } = asked
   const reach = asked.principal.assistants
@@ -272,6 +274,7 @@ async function scopeOf(
     assistants: filterOf(assistantNumbers),
     users: filterOf(userNumbers),
     sealedUntil: seals.sealedUntil,
+    pending: rebuilds.pending,
     signal,
     onQuery: (name, ms) =>
       log('debug', 'query', { requestId: c.get('requestId'), tenant, name, ms: Math.round(ms * 10) / 10 }),

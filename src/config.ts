@@ -38,6 +38,8 @@ const Environment = v.object({
   CLICKHOUSE_WRITER_USER: v.optional(v.string()),
   CLICKHOUSE_WRITER_PASSWORD: v.optional(v.string(), ''),
 
+  BACKUP_DISK: v.optional(v.pipe(v.string(), v.regex(/^\w{1,64}$/, 'wants the name of a disk')), ''),
+
   JWT_JWKS_URL: v.optional(v.pipe(v.string(), v.url('wants a URL'))),
   JWT_PUBLIC_KEY: v.optional(v.string()),
   JWT_SECRET: v.optional(v.pipe(v.string(), v.check((s) => Buffer.byteLength(s) >= 32, 'wants at least 32 bytes (256 bits)'))),

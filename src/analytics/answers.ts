@@ -242,6 +242,13 @@ export const Reconciliation = v.strictObject({
   ),
 })
 
+export const Backup = v.strictObject({
+  name: text('What it is kept as.'),
+  status: whatIs(['complete', 'running'], 'running where it takes longer than a request may: ask again.'),
+  bytes: count('What it takes; 0 while it runs.'),
+  files: count('0 while it runs.'),
+})
+
 export const Liveness = v.strictObject({ status: v.literal('ok') })
 
 export const Readiness = v.strictObject({
@@ -249,6 +256,15 @@ export const Readiness = v.strictObject({
   clickhouse: whatIs(['ok', 'out of reach'], 'The store.'),
   ingestion: whatIs(['ok', 'events cannot be stored'], 'The lane through which events are stored.'),
   queuedEvents: count('Events that wait to be stored.'),
+  rebuilding: v.pipe(
+    v.array(
+      v.strictObject({
+        rollup: text('Which.'),
+        done: v.pipe(v.number(), v.minValue(0), v.maxValue(1), v.description('How much of it is.')),
+      }),
+    ),
+    v.description('Rollups that are made anew from the log after an upgrade; until then answers are as exact, and slow.'),
+  ),
   drift: orNull(
     v.strictObject({ days: count('Days that differ.'), checkedAt: instant('When they were compared.') }),
     'The last comparison of rollups with the log; null before the first.',
@@ -266,6 +282,7 @@ export const ERROR_CODES = {
   not_acceptable: 406,
   too_slow: 408,
   in_progress: 409,
+  backup_exists: 409,
   too_large: 413,
   too_many_events: 413,
   unsupported_media_type: 415,
@@ -309,6 +326,7 @@ export const ANSWERS = {
 export const RECEIVED = of(Receipt)
 export const RECONCILED = of(Reconciliation)
 export const REMOVED = of(Removal)
+export const BACKED_UP = of(Backup)
 
 /** Those that have a name in the reference. */
 export const NAMED = {
@@ -327,6 +345,7 @@ export const NAMED = {
   Receipt,
   Removal,
   Reconciliation,
+  Backup,
   Liveness,
   Readiness,
   Failure,

@@ -5,7 +5,7 @@
 import { TupleParam } from '@clickhouse/client'
 import { dateTime64, FEW_ROWS, tenantSql, type Asker, type Store } from '../clickhouse/store.ts'
 import { MIN_INSTANT, type Instant } from '../time/calendar.ts'
-import { ACROSS_LEVELS, COARSE, cut, FLEET_LEVELS, type Level, type Parts, type Range, type SealedUntil } from './levels.ts'
+import { ACROSS_LEVELS, COARSE, cut, FLEET_LEVELS, type Level, type Parts, type Range, type RollupTable, type SealedUntil } from './levels.ts'
 
 /** Sums and distinct users of one range, as ClickHouse returns them. */
 export interface TotalsRow {
@@ -91,6 +91,8 @@ export interface Scope extends Asker {
   readonly assistants: readonly number[] | null
   readonly users: readonly number[] | null
   readonly sealedUntil: SealedUntil
+  /** Rollups that are not complete: the raw log is read in their place. */
+  readonly pending: ReadonlySet<RollupTable>
 }
 
 /** The fleet's rows of `activity` carry this instead of an assistant. */
@@ -243,7 +245,7 @@ const totalOf = (found: ReadonlyMap<number, TotalsRow>, range: Range): TotalsRow
 
 /** The rows that the figures of some ranges are summed from. */
 function sourceOf(scope: Scope, ranges: readonly Range[]) {
-  const parts = cutAll(ranges, scope.users ? [] : FLEET_LEVELS, scope.sealedUntil)
+  const parts = partsOf(scope, 'activity', ranges, scope.users ? [] : FLEET_LEVELS)
   const raw = `
     SELECT ${RAW_ENTRY}, ${RAW_SUMMED}, groupBitmapState(user_no) AS users, groupUniqArray(assistant_no) AS assistants
     FROM events
@@ -300,6 +302,10 @@ export function cutAll(ranges: readonly Range[], levels: readonly Level[], seale
   if (levels.length === 0) throw new RangeError(`raw events are read at ${MAX_RAW} places at most: fill the gaps between ranges`)
   return cutAll(ranges, [], sealedUntil)
 }
+
+/** The parts of the ranges of a question, as `cutAll` cuts them: from raw events alone where the rollup is not complete. */
+export const partsOf = (scope: Scope, rollup: RollupTable, ranges: readonly Range[], levels: readonly Level[]): Parts =>
+  cutAll(ranges, scope.pending.has(rollup) ? [] : levels, scope.sealedUntil)
 
 /** Query parameters of IN_RAW and of the filters. */
 export function partParams(parts: Parts, scope: Scope): Record<string, unknown> {

@@ -6,11 +6,11 @@ import { endpoint } from './endpoint.ts'
 import { USER_LEVELS, type Parts } from './levels.ts'
 import { common, limit, range } from './parameters.ts'
 import {
-  cutAll,
   filters,
   IN_RAW,
   inSpans,
   partParams,
+  partsOf,
   RAW_SUMMED,
   rowsOf,
   spanParams,
@@ -28,7 +28,7 @@ export const usersTop = endpoint({
     const { startDate, endDate } = parameters
     // Users are pre-summed over all assistants: with a filter by assistant, or by user, the raw log is the source.
     const levels = scope.assistants || scope.users ? [] : USER_LEVELS
-    const parts = cutAll([{ from: startDate, to: endDate }], levels, scope.sealedUntil)
+    const parts = partsOf(scope, 'user_activity', [{ from: startDate, to: endDate }], levels)
     const top = await ranking(store, names, scope, parts, parameters.limit)
     const rows = top.length === 0 ? [] : await details(store, scope, parts, top)
     const byUser = new Map(rows.map((row) => [row.user, row]))

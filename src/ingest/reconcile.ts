@@ -8,7 +8,7 @@
  */
 import { SettingsMap } from '@clickhouse/client'
 import { randomUUID } from 'node:crypto'
-import { ACROSS_LEVELS, COARSE, DAY, FLEET_LEVELS, QUARTER } from '../analytics/levels.ts'
+import { ACROSS_LEVELS, COARSE, DAY, FLEET_LEVELS, QUARTER, type RollupTable } from '../analytics/levels.ts'
 import { dateTime64, type Store } from '../clickhouse/store.ts'
 import { sealFrom, type Seals } from './seals.ts'
 
@@ -54,7 +54,7 @@ interface DayRow {
 /** A rollup as it is compared: rows of `table` at `level`, for one kind of key. */
 interface Rollup {
   readonly name: string
-  readonly table: 'activity' | 'user_activity'
+  readonly table: RollupTable
   readonly level: number
   readonly by: 'fleet' | 'assistant' | 'user'
 }
@@ -242,7 +242,7 @@ async function compare(store: Store, rollup: Rollup, seconds: number, from: numb
 }
 
 /** Where rows are written anew: days or spans of tenants. */
-interface Place {
+export interface Place {
   readonly tenant: number
   readonly start: number
 }
@@ -250,8 +250,8 @@ interface Place {
 /** Writes the drifted days (or spans) anew; all levels of a day come from one pass over its raw events. */
 async function rewrite(store: Store, rollups: readonly Rollup[], drift: readonly Drift[]): Promise<void> {
   const byName = new Map(rollups.map((rollup) => [rollup.name, rollup]))
-  const days = new Map<Rollup['table'], Map<string, Place>>()
-  const spans = new Map<string, { table: Rollup['table']; level: number; from: number; tenants: Set<number> }>()
+  const days = new Map<RollupTable, Map<string, Place>>()
+  const spans = new Map<string, { table: RollupTable; level: number; from: number; tenants: Set<number> }>()
   for (const { rollup: name, tenant, start } of drift) {
     const { table, level } = byName.get(name) as Rollup
     if (COARSE_IDS.includes(level)) {
@@ -275,8 +275,8 @@ const REWRITE_DAYS = 500
 
 const milliseconds = (second: number) => `fromUnixTimestamp64Milli(${second * 1000})`
 
-/** Days of tenants, with the view's own SELECT over their raw events. */
-async function rewriteDays(store: Store, table: Rollup['table'], places: readonly Place[]): Promise<void> {
+/** Days of tenants, with the view's own SELECT over their raw events. Runs in the writer's lane. */
+export async function rewriteDays(store: Store, table: RollupTable, places: readonly Place[]): Promise<void> {
   const [view] = await store.adminRows<{ select: string; database: string }>(
     `SELECT as_select AS select, database FROM system.tables WHERE database = currentDatabase() AND name = {view:String}`,
     { view: `${table}_mv` },
@@ -290,10 +290,9 @@ async function rewriteDays(store: Store, table: Rollup['table'], places: readonl
     `tenant IN (${tenants}) AND ${time} >= ${start} AND ${time} < ${end}
      AND (tenant, intDiv(toUnixTimestamp(${time}), ${DAY.seconds}) * ${DAY.seconds})
        IN (${places.map(({ tenant, start: day }) => `(${tenant}, ${day})`).join(', ')})`
-  await store.deleteRows(
-    table,
-    `${IS_FINE} AND ${within('start', `fromUnixTimestamp(${from})`, `fromUnixTimestamp(${until})`)}`,
-  )
+  const spot = `${IS_FINE} AND ${within('start', `fromUnixTimestamp(${from})`, `fromUnixTimestamp(${until})`)}`
+  const [there] = await store.adminRows<{ rows: number }>(`SELECT toUInt32(count()) AS rows FROM ${table} WHERE ${spot}`)
+  if (there && there.rows > 0) await store.deleteRows(table, spot)
   const columns = await store.adminRows<{ name: string }>(
     `SELECT name FROM system.columns WHERE database = currentDatabase() AND table = {table:String} AND default_kind != 'MATERIALIZED'
      ORDER BY position`,

@@ -5,11 +5,11 @@
 import { readFileSync } from 'node:fs'
 import { toJsonSchema, toJsonSchemaDefs, type ConversionConfig } from '@valibot/to-json-schema'
 import * as v from 'valibot'
-import { ANSWERS, ERROR_CODES, Liveness, NAMED, Readiness, RECEIVED, RECONCILED, REMOVED } from '../analytics/answers.ts'
+import { ANSWERS, BACKED_UP, ERROR_CODES, Liveness, NAMED, Readiness, RECEIVED, RECONCILED, REMOVED } from '../analytics/answers.ts'
 import { ENDPOINTS } from '../analytics/endpoints.ts'
 import { MEDIA_TYPES } from '../analytics/formats.ts'
 import { MAX_ID_LENGTH } from '../analytics/parameters.ts'
-import { reconcileParameters } from '../http/operations.ts'
+import { backupParameters, reconcileParameters } from '../http/operations.ts'
 import { MAX_BYTES, MAX_EVENTS } from '../ingest/post-events.ts'
 import { sentEvent } from '../ingest/sent-event.ts'
 
@@ -156,7 +156,7 @@ const REFUSALS = {
   405: ['MethodNotAllowed', 'The address knows other methods, listed in `Allow`.', ['Allow']],
   406: ['NotAcceptable', '`Accept` names no format that can be had.', ['RateLimit', 'RateLimit-Policy']],
   408: ['TooSlow', 'The request took too long to arrive.', []],
-  409: ['InProgress', 'A request with this Idempotency-Key is still under way.', ['Retry-After']],
+  409: ['InProgress', 'A request with this Idempotency-Key is still under way; of a backup, there is one of this name.', []],
   413: ['TooLarge', `More than ${BYTES}, after decompression too, or more than ${EVENTS}.`, []],
   415: ['UnsupportedMediaType', 'A Content-Type or Content-Encoding that is not known.', []],
   417: ['ExpectationFailed', 'Expect may say 100-continue.', []],
@@ -407,7 +407,7 @@ function otherOperations() {
         content: {
           'application/json': {
             schema: ready,
-            example: { status: 'ok', clickhouse: 'ok', ingestion: 'ok', queuedEvents: 0, drift: null },
+            example: { status: 'ok', clickhouse: 'ok', ingestion: 'ok', queuedEvents: 0, rebuilding: [], drift: null },
           },
         },
       },
@@ -432,7 +432,33 @@ function otherOperations() {
       ...refusals(400, 401, 403, 500, 503),
     },
   }
-  return { '/health/live': { get: live }, '/health/ready': { get: readiness }, '/operations/reconcile': { post: reconcile } }
+  const backup: Operation = {
+    operationId: 'backup',
+    tags: ['Operations'],
+    summary: 'Make a backup',
+    description: 'Of the whole database at one moment, while events go on being stored. Where it takes longer than 20 seconds, ask again by its name.',
+    security: TOKEN('analytics:operate'),
+    parameters: parametersOf(backupParameters),
+    responses: {
+      200: {
+        description: 'What was made, or that it is under way.',
+        headers: headers(),
+        content: {
+          'application/json': {
+            schema: schemaOf(BACKED_UP),
+            example: { success: true, data: { name: 'analytics-2011-02-25', status: 'complete', bytes: 21784096, files: 643 } },
+          },
+        },
+      },
+      ...refusals(400, 401, 403, 409, 500, 503),
+    },
+  }
+  return {
+    '/health/live': { get: live },
+    '/health/ready': { get: readiness },
+    '/operations/reconcile': { post: reconcile },
+    '/operations/backup': { post: backup },
+  }
 }
 
 // -------------------------------------------------------------------------------------------------------------- document

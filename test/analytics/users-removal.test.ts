@@ -2,7 +2,8 @@
  * DELETE /analytics/users/{user}. What every endpoint says before and after is compared whole: each figure stays what it
  * was, and nothing that is stored, kept or listed has the name any more.
  */
-import { readdir, readFile } from 'node:fs/promises'
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { Store, type StoreOptions } from '../../src/clickhouse/store.ts'
@@ -224,6 +225,66 @@ describe('who may', () => {
     const reply = await service.request('DELETE', `/analytics/users/${path}`, ADMIN)
     expect([reply.status, reply.body.success]).toEqual([status, false])
     expect((await service.request('GET', '/analytics/users/ann', ADMIN)).status).toBe(405)
+  })
+})
+
+describe('where the name may live on', () => {
+  test('kept answers are dropped, those of instances that only answer within seconds', async () => {
+    const config = { CACHE_MB: '8', CLICKHOUSE_URL: 'http://shared' }
+    const dataDir = await mkdtemp(join(tmpdir(), 'analytics-test-data-'))
+    await service.stop()
+    service = await startService({ now: NOW, from: service, config })
+    const other = await startService({ now: NOW, from: { database: service.database, dataDir }, config })
+    try {
+      const asked = { ...RANGE, user: ANN }
+      const seen = async (at: TestService) => ({
+        hers: await at.whole('metrics', { ...asked, period: 'month' }),
+        top: JSON.stringify(await at.whole('users/top', { ...RANGE, limit: 100 })).includes(ANN),
+        page: JSON.stringify(await at.whole('events', { ...RANGE, limit: 1_000 })).includes(ANN),
+      })
+      const before = await seen(service)
+      expect(await seen(other)).toEqual(before)
+      expect(before).toMatchObject({ top: true, page: true })
+      expect((await remove(ANN)).status).toBe(200)
+      const after = await seen(service)
+      expect(after).toMatchObject({ top: false, page: false, hers: { data: after.hers.data.map(() => expect.objectContaining({ total: 0 })) } })
+      other.setNow(Date.parse(NOW) + 2_500)
+      expect(await seen(other)).toEqual(after)
+
+      // The other one knew her number. It stores nothing under it, and finds her new one.
+      const back: SentEvent = { id: 'back', eventType: 'tasksInitiated', timestamp: '2026-02-20T10:00:00.000Z', assistant: 'assistant 1', user: ANN }
+      await other.store([back])
+      for (const at of [other, service]) {
+        at.setNow(Date.parse(NOW) + 10_000)
+        await vi.waitFor(() => compare(at, new Reference([back], Date.parse(NOW) + 10_000), 'events', { ...RANGE, user: [ANN] }), { timeout: 5_000 })
+      }
+      expect((await reconciled()).drift).toEqual([])
+      // And the first finds out about a removal by the other, which it has her new number from.
+      expect((await other.request('DELETE', `/analytics/users/${encodeURIComponent(ANN)}`, ADMIN)).body.data.events).toBe(1)
+      await service.store([{ ...back, id: 'back again' }])
+      const numbers = await service.rows<{ n: number }>(`SELECT uniqExact(user_no) AS n FROM events WHERE startsWith(id, 'back')`)
+      expect(numbers).toEqual([{ n: 2 }])
+    } finally {
+      await other.stop()
+      await rm(dataDir, { recursive: true })
+    }
+  }, 60_000)
+
+  test('a group of events that was not stored when the service ended has no name when it is', async () => {
+    const [{ tenant, user_no } = { tenant: 0, user_no: 0 }] = await service.rows<{ tenant: number; user_no: number }>(
+      `SELECT tenant, user_no FROM events WHERE user = '${ANN}' LIMIT 1`,
+    )
+    await remove(ANN)
+    await service.stop()
+    const columns = ['tenant', 'timestamp', 'id', 'event_type', 'assistant', 'user', 'assistant_no', 'user_no', 'cost_nanos', 'input_tokens', 'output_tokens', 'model', 'trace_id', 'metadata', 'late_levels']
+    const late = [tenant, '2026-02-10 10:00:00.000', 'late', 'tasksInitiated', 'assistant 1', ANN, 1, user_no, 5, 0, 0, '', 'trace of ann', '{"says":"I am Ann"}', 0]
+    const inserts = [{ token: 'cut-off', table: 'events', columns, rows: JSON.stringify(late) }]
+    await writeFile(join(service.dataDir, 'journal', '000001-cut-off.json'), JSON.stringify({ epoch: 0, inserts }))
+    service = await startService({ now: NOW, from: service })
+    expect(await service.rows(`SELECT user, trace_id, metadata, toUInt32(cost_nanos) AS cost FROM events WHERE id = 'late'`)).toEqual([
+      { user: '', trace_id: '', metadata: '', cost: 5 },
+    ])
+    await expectRemoved()
   })
 })
 
