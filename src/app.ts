@@ -18,6 +18,7 @@ import type { TenantLimits } from './http/limits.ts'
 import { postEvents, type Ingestion } from './ingest/post-events.ts'
 import type { Rebuilds } from './ingest/rebuild.ts'
 import type { Removals } from './ingest/removals.ts'
+import type { Retention } from './ingest/retention.ts'
 import type { Seals } from './ingest/seals.ts'
 import type { Log } from './log.ts'
 import { createMcp } from './mcp.ts'
@@ -30,6 +31,7 @@ export interface AppParts {
   readonly seals: Seals
   readonly rebuilds: Rebuilds
   readonly removals: Removals
+  readonly retention: Retention
   readonly verifier: Verifier
   readonly ingestion: Ingestion
   readonly cache: AnswerCache
@@ -260,7 +262,7 @@ function revalidated(c: Context<Env>, { body, etag }: Kept): Response {
 async function scopeOf(
   c: Context<Env>,
   asked: Filters & { tenant: number; principal: Principal; signal: AbortSignal },
-  { names, seals, rebuilds, log }: AppParts,
+  { names, seals, rebuilds, retention, log }: AppParts,
 ): Promise<Scope> {
   const { tenant, signal, user, assistant } = asked
   const reach = asked.principal.assistants
@@ -275,6 +277,7 @@ async function scopeOf(
     users: filterOf(userNumbers),
     sealedUntil: seals.sealedUntil,
     pending: rebuilds.pending,
+    horizon: retention.horizon,
     signal,
     onQuery: (name, ms) =>
       log('debug', 'query', { requestId: c.get('requestId'), tenant, name, ms: Math.round(ms * 10) / 10 }),

@@ -57,6 +57,7 @@ const Environment = v.object({
   INGEST_QUEUE_MB: integer(64, 1, 65_536),
   ID_FILTER_MB: integer(32, 1, 4_096),
   CACHE_MB: integer(32, 0, 65_536),
+  RETENTION_DAYS: integer(0, 0, 36_500),
   SELF_CHECK_MINUTES: integer(60, 0, 10_080),
   LOG_LEVEL: v.optional(v.picklist(['debug', 'info', 'warn', 'error', 'silent'], 'wants debug, info, warn, error or silent'), 'info'),
 })

@@ -21,6 +21,7 @@ import { Budget } from './ingest/post-events.ts'
 import type { Exclusive } from './ingest/reconcile.ts'
 import { Rebuilds } from './ingest/rebuild.ts'
 import { Removals } from './ingest/removals.ts'
+import { Retention } from './ingest/retention.ts'
 import { Seals } from './ingest/seals.ts'
 import { Writer } from './ingest/writer.ts'
 import type { Log } from './log.ts'
@@ -118,6 +119,7 @@ export async function createService(options: ServiceOptions) {
   const cache = makeCache(config.CACHE_MB, config.CLICKHOUSE_URL === undefined ? Infinity : SHARED_MAX_AGE_MS)
   const rebuilds = new Rebuilds(store, log)
   const seals = new Seals(store, clock, () => rebuilds.pending.size > 0)
+  const retention = new Retention(store, log, clock, config.RETENTION_DAYS, () => cache.forgetAll())
   const removals = new Removals(store, names, (tenant) => cache.forget(tenant))
   const unlock = await lockDataDir(dataDir)
   const writer = new Writer({
@@ -125,6 +127,7 @@ export async function createService(options: ServiceOptions) {
     names,
     seals,
     removals,
+    retention,
     log,
     journal: await Journal.open(dataDir),
     lane: config.CLICKHOUSE_URL === undefined ? OWN_LANE : new SharedLane(store, await instanceName(dataDir)),
@@ -139,9 +142,10 @@ export async function createService(options: ServiceOptions) {
     ...(localKey ? { localKey } : {}),
     onKeyFetchError: (error) => log('warn', 'the key set could not be fetched', { error: String(error) }),
   })
-  const shared = { store, names, seals, rebuilds, removals, writer, verifier, clock, log }
+  const shared = { store, names, seals, rebuilds, removals, retention, writer, verifier, clock, log }
   const exclusive: Exclusive = (work) => writer.exclusive(work)
   void rebuilds.run(seals, exclusive)
+  await retention.start(exclusive).catch((error: unknown) => log('error', 'RETENTION_DAYS has no effect until the next start', { error: String(error) }))
   void removals.resume(exclusive).then(
     (count) => count > 0 && log('warn', 'completed removals of an earlier run', { users: count }),
     (error: unknown) => log('error', 'a removal of an earlier run is not complete yet', { error: String(error) }),
@@ -150,7 +154,7 @@ export async function createService(options: ServiceOptions) {
   const learning =
     config.CLICKHOUSE_URL === undefined
       ? undefined
-      : setInterval(() => void removals.learn().catch(() => {}), SHARED_MAX_AGE_MS).unref()
+      : setInterval(() => void Promise.all([removals.learn(), retention.load()]).catch(() => {}), SHARED_MAX_AGE_MS).unref()
   const backups = new Backups((name) => backUp(store, exclusive, { database, name, disk: config.BACKUP_DISK }))
   const selfCheck = new SelfCheck({ ...shared, backups }, config.SELF_CHECK_MINUTES)
   const { MAX_CONCURRENT_QUERIES: perTenant } = config
@@ -175,11 +179,13 @@ export async function createService(options: ServiceOptions) {
     writer,
     seals,
     rebuilds,
+    retention,
     names,
     localKey,
     async close() {
       selfCheck.stop()
       rebuilds.stop()
+      retention.stop()
       clearInterval(learning)
       await writer.close()
       await store.close()

@@ -31,7 +31,7 @@ export function selection({ type, cursor }: Cutting, scope: Scope) {
 }
 
 export const selectionParams = ({ from, to, type, cursor, skipped }: Cutting, scope: Scope) => ({
-  from: dateTime64(from),
+  from: dateTime64(Math.max(from, scope.horizon)),
   to: dateTime64(to),
   at: dateTime64(cursor?.at ?? 0),
   id: cursor?.id ?? '',

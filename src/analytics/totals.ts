@@ -93,6 +93,8 @@ export interface Scope extends Asker {
   readonly sealedUntil: SealedUntil
   /** Rollups that are not complete: the raw log is read in their place. */
   readonly pending: ReadonlySet<RollupTable>
+  /** Nothing of before is kept (src/ingest/retention.ts), and spans that begin before it are not whole. */
+  readonly horizon: Instant
 }
 
 /** The fleet's rows of `activity` carry this instead of an assistant. */
@@ -303,9 +305,14 @@ export function cutAll(ranges: readonly Range[], levels: readonly Level[], seale
   return cutAll(ranges, [], sealedUntil)
 }
 
-/** The parts of the ranges of a question, as `cutAll` cuts them: from raw events alone where the rollup is not complete. */
-export const partsOf = (scope: Scope, rollup: RollupTable, ranges: readonly Range[], levels: readonly Level[]): Parts =>
-  cutAll(ranges, scope.pending.has(rollup) ? [] : levels, scope.sealedUntil)
+/**
+ * The parts of the ranges of a question, as `cutAll` cuts them: of what is kept, and from raw events alone where the rollup
+ * is not complete.
+ */
+export function partsOf(scope: Scope, rollup: RollupTable, ranges: readonly Range[], levels: readonly Level[]): Parts {
+  const kept = ranges.map(({ from, to }) => ({ from: Math.max(from, scope.horizon), to }))
+  return cutAll(kept, scope.pending.has(rollup) ? [] : levels, scope.sealedUntil)
+}
 
 /** Query parameters of IN_RAW and of the filters. */
 export function partParams(parts: Parts, scope: Scope): Record<string, unknown> {

@@ -86,6 +86,7 @@ export async function restore(
   if (there && there.tables > 0) {
     throw new BackupError(`the database ${database} is not empty (${there.tables} tables): a backup is restored into an empty one`)
   }
+  await store.admin.command({ query: `CREATE DATABASE IF NOT EXISTS ${database}` })
   return settled(store, name, `RESTORE DATABASE ${database} FROM ${placeOf(name, disk)} ASYNC`)
 }
 

@@ -6,6 +6,7 @@ import { BACKUP_NAME, BackupError, type Backups } from '../clickhouse/backup.ts'
 import type { Store } from '../clickhouse/store.ts'
 import { reconcile, type Reconciliation } from '../ingest/reconcile.ts'
 import type { Rebuilds } from '../ingest/rebuild.ts'
+import type { Retention } from '../ingest/retention.ts'
 import type { Seals } from '../ingest/seals.ts'
 import type { Writer } from '../ingest/writer.ts'
 import type { Log } from '../log.ts'
@@ -18,6 +19,7 @@ export interface OperationsParts {
   readonly names: Names
   readonly seals: Seals
   readonly rebuilds: Rebuilds
+  readonly retention: Retention
   readonly writer: Writer
   readonly verifier: Verifier
   readonly backups: Backups
@@ -44,12 +46,12 @@ export class SelfCheck {
   }
 
   async run(): Promise<void> {
-    const { store, seals, rebuilds, writer, clock, log } = this.#parts
+    const { store, seals, rebuilds, retention, writer, clock, log } = this.#parts
     // What is not complete differs, and is not read.
     if (rebuilds.pending.size > 0) return
     try {
       const now = clock()
-      const range = { from: now - SELF_CHECK_MS, to: now, repair: false }
+      const range = { from: now - SELF_CHECK_MS, to: now, repair: false, horizon: retention.horizon }
       const { drift } = await reconcile(store, seals, (work) => writer.exclusive(work), range)
       this.last = { drift: drift.length, at: now }
       if (drift.length > 0) log('error', 'rollups differ from the raw log: run npm run reconcile', { days: drift.length })
@@ -104,7 +106,7 @@ export function operations(parts: OperationsParts, check: SelfCheck) {
   app.post('/operations/reconcile', async (c) => {
     requireScope(await parts.verifier.verify(c.req.header('Authorization')), 'analytics:operate')
     const given = readParameters(reconcileParameters, new URL(c.req.url).search)
-    const range = { from: given.startDate ?? MIN_INSTANT, to: given.endDate ?? MAX_INSTANT, repair: given.repair === 'true', onRepaired: parts.onRepaired }
+    const range = { from: given.startDate ?? MIN_INSTANT, to: given.endDate ?? MAX_INSTANT, repair: given.repair === 'true', horizon: parts.retention.horizon, onRepaired: parts.onRepaired }
     if (range.from >= range.to) throw badRequest([{ parameter: 'endDate', message: 'must be after startDate' }])
     const result = await reconcile(parts.store, parts.seals, (work) => parts.writer.exclusive(work), range)
     return c.json({ success: true, data: await readable(result, parts.names) })

@@ -24,6 +24,9 @@ const RETRY_MS = 1_000
 /** `days`: all up to (tenant, day) are written; `spans`: all up to (level, start); see the table in migrate.ts. */
 const PHASES = { days: 0, spans: 1, done: 2 } as const
 
+/** Stands for no day: what was in the rollup is gone, and the first day is next. */
+const BEGUN = 1
+
 interface Position {
   version: number
   phase: number
@@ -87,7 +90,9 @@ export class Rebuilds {
       try {
         await exclusive(() => this.#step(seals))
       } catch (error) {
-        this.#log('warn', 'a step of making rollups anew failed and is tried again', { error: String(error) })
+        this.#log('warn', 'a step of making rollups anew failed and is tried again', {
+          error: String((error as Error).cause ?? error),
+        })
         await sleep(RETRY_MS, undefined, { ref: false })
       }
     }
@@ -105,6 +110,11 @@ export class Rebuilds {
     const [rollup] = this.#pending
     const position = rollup && this.#positions.get(rollup)
     if (!position) return
+    if (position.phase === PHASES.days && position.start === 0) {
+      // Once, as a whole: to look for rows and delete them at every step takes several times as long.
+      await this.#store.deleteRows(rollup, '1')
+      return this.#record(rollup, { ...position, start: BEGUN })
+    }
     if (position.phase === PHASES.days) return this.#writeDays(rollup, position)
     return this.#writeSpan(rollup, position, seals)
   }
@@ -139,7 +149,7 @@ export class Rebuilds {
       const [next] = await this.#store.readInternal<{ first: number; rows: number }>(
         'rebuild_span',
         `SELECT toUInt32(toUnixTimestamp(min(start))) AS first, count() AS rows FROM ${rollup}
-         WHERE level = ${DAY.id} AND start >= {from:DateTime('UTC')} AND start < {until:DateTime('UTC')}`,
+         WHERE level = ${DAY.id} AND start >= fromUnixTimestamp({from:UInt32}) AND start < fromUnixTimestamp({until:UInt32})`,
         {
           seconds: level.seconds,
           from: level.id === position.key ? position.start + level.seconds : 0,

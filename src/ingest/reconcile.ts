@@ -144,6 +144,8 @@ export interface ReconcileOptions {
   readonly from: number
   readonly to: number
   readonly repair: boolean
+  /** Nothing of before is kept, or compared; epoch milliseconds. */
+  readonly horizon?: number
   /** Told of what was written anew: answers that depend on a span of time with one of these moments in it were wrong. */
   readonly onRepaired?: ((tenant: number, moments: readonly number[]) => void) | undefined
 }
@@ -163,7 +165,7 @@ export async function reconcile(
   store: Store,
   seals: Seals,
   exclusive: Exclusive,
-  { from, to, repair, onRepaired = () => {} }: ReconcileOptions,
+  { from, to, repair, horizon = 0, onRepaired = () => {} }: ReconcileOptions,
 ): Promise<Reconciliation> {
   const result: Reconciliation = { days: 0, drift: [], repaired: 0 }
   const compareAll = async (rollups: readonly Rollup[], seconds: number, start: number, end: number) => {
@@ -184,11 +186,12 @@ export async function reconcile(
   }
   const occupied = await occupiedRange(store)
   if (!occupied) return result
-  const first = Math.max(from, occupied.from)
+  const first = Math.max(from, occupied.from, horizon)
   const last = Math.min(to, occupied.to + 1)
   await compareAll(ROLLUPS, DAY.seconds, whole(first, DAY.seconds, Math.floor), whole(last, DAY.seconds, Math.ceil))
   for (const [index, level] of COARSE.entries()) {
-    const start = whole(first, level.seconds, Math.floor)
+    // A span that begins before the horizon is not read any more.
+    const start = Math.max(whole(first, level.seconds, Math.floor), whole(horizon, level.seconds, Math.ceil))
     const end = Math.min(whole(last, level.seconds, Math.ceil), seals.sealedUntil[index] ?? 0)
     await compareAll(COARSE_ROLLUPS.filter((rollup) => rollup.level === level.id), level.seconds, start, end)
   }

@@ -10,6 +10,7 @@ import { lateLevels } from '../analytics/levels.ts'
 import { dateTime64, slices, type Store } from '../clickhouse/store.ts'
 import { unavailable } from '../http/errors.ts'
 import type { NameKind, Names } from '../names.ts'
+import { toIso } from '../time/calendar.ts'
 import type { Seals } from './seals.ts'
 import type { Event } from './event.ts'
 import { completeEvents } from './complete.ts'
@@ -17,6 +18,7 @@ import { IdFilter, idHash } from './id-filter.ts'
 import type { Entry, Insert, Journal } from './journal.ts'
 import { LONGEST_INSERT_MS, type Lane } from './lane.ts'
 import type { Removals } from './removals.ts'
+import type { Retention } from './retention.ts'
 
 export interface Rejection {
   /** Position in the caller's batch, from 0. */
@@ -99,6 +101,7 @@ export interface WriterOptions {
   seals: Seals
   lane: Lane
   removals: Removals
+  retention: Retention
   filterMegabytes: number
   /** Told before the callers are: these events of a tenant are now in every table. */
   onStored?: (tenant: number, timestamps: readonly number[]) => void
@@ -130,9 +133,10 @@ export class Writer {
 
   /** Completes what an earlier run left half done, then starts taking batches. */
   async start(): Promise<void> {
-    const { journal, log, seals, removals } = this.#options
+    const { journal, log, seals, removals, retention } = this.#options
     await seals.load()
     await removals.learn()
+    await retention.load()
     for (const entry of await journal.pending()) {
       log('warn', 'completing an insert of an earlier run', { name: entry.name })
       await this.#insertUntilStored(entry, 'sent before')
@@ -264,7 +268,7 @@ export class Writer {
 
   /** Decides about every event of a group and writes out the rows to insert. */
   async #prepare(group: readonly Waiting[]) {
-    const { seals } = this.#options
+    const { seals, retention } = this.#options
     const tenantNumbers = await this.#numbersOf(0, 'tenant', group.map(({ batch }) => batch.tenant))
     const byTenant = new Map<number, Array<{ event: Event; index: number; receipt: Receipt }>>()
     const receipts = group.map(({ batch }) => {
@@ -284,7 +288,9 @@ export class Writer {
       const fresh: Event[] = []
       for (const { event, index, receipt } of items) {
         const twin = seen.get(event.id) ?? stored.get(event.id)
-        if (!twin) {
+        if (event.timestamp < retention.horizon) {
+          receipt.rejected.push({ index, message: `timestamp is too old: nothing before ${toIso(retention.horizon)} is kept` })
+        } else if (!twin) {
           seen.set(event.id, event)
           fresh.push(event)
           receipt.accepted++
@@ -494,9 +500,10 @@ export class Writer {
 
   /** Learns what other instances stored since this one last looked. */
   async #catchUp(): Promise<void> {
-    const { store, seals, removals } = this.#options
+    const { store, seals, removals, retention } = this.#options
     await seals.load()
     await removals.learn()
+    await retention.load()
     this.#lastNumber.clear()
     if (!this.#filter.isComplete) return
     const now = await store.now()

@@ -94,20 +94,21 @@ describe('a backup', () => {
 
   test('is of one moment, though events pour in', async () => {
     await service.store(events)
-    let sent = 0
-    let ends = false
-    const traffic = (async () => {
-      for (; sent < later.length && !ends; sent += 20) await service.store(later.slice(sent, sent + 20))
+    const traffic = { sent: 0, ends: false }
+    const sending = (async () => {
+      for (; traffic.sent < later.length && !traffic.ends; traffic.sent += 20) {
+        await service.store(later.slice(traffic.sent, traffic.sent + 20))
+      }
     })()
-    await vi.waitFor(() => expect(sent).toBeGreaterThan(60))
-    const before = sent
+    await vi.waitFor(() => expect(traffic.sent).toBeGreaterThan(60))
+    const before = traffic.sent
     expect((await backup(names)).status).toBe(200)
-    ends = true
-    await traffic
+    traffic.ends = true
+    await sending
     await restored(names)
     const [{ n } = { n: 0 }] = await service.rows<{ n: number }>('SELECT count() AS n FROM events')
     const kept = n - events.length
-    expect([kept >= before, kept <= sent, kept % 20]).toEqual([true, true, 0])
+    expect([kept >= before, kept <= traffic.sent, kept % 20]).toEqual([true, true, 0])
     await ask(new Reference([...events, ...later.slice(0, kept)], NOW))
     expect((await reconciled()).drift).toEqual([])
   })

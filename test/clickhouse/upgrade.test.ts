@@ -117,9 +117,10 @@ class Watching extends Store {
   }
 }
 
+const makeStore = (options: StoreOptions) => new Watching(options)
+
 async function start(dataDir?: string, config: Record<string, string> = {}): Promise<TestService> {
   const from = { database, dataDir: dataDir ?? (await mkdtemp(join(directory, 'data-'))) }
-  const makeStore = (options: StoreOptions) => new Watching(options)
   const service = await startService({ now: NOW, from, makeStore, config })
   services = [service]
   return service
