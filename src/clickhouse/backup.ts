@@ -95,10 +95,14 @@ const placeOf = (name: string, disk: string) => {
   return disk === '' ? `File('${name}')` : `Disk('${disk}', '${name}')`
 }
 
+/** What ClickHouse says is wrong, without its stack. */
+const reasonOf = (error: unknown) => new BackupError(String((error as Error).message).split(', Stack trace')[0], { cause: error })
+
 /** Starts it and waits for its end: it may take longer than any request. */
 async function settled(store: Store, name: string, statement: string): Promise<Backup> {
-  const reasonOf = (error: unknown) => new BackupError(String((error as Error).message).split(', Stack trace')[0], { cause: error })
-  const [begun] = await store.adminRows<{ id: string }>(statement).catch((error: unknown) => Promise.reject(reasonOf(error)))
+  const [begun] = await store.adminRows<{ id: string }>(statement).catch((error: unknown) => {
+    throw reasonOf(error)
+  })
   for (;;) {
     const [row] = await store.adminRows<{ status: string; error: string; bytes: number; files: number }>(
       `SELECT status, error, toFloat64(total_size) AS bytes, toFloat64(num_files) AS files FROM system.backups WHERE id = {id:String}`,

@@ -121,7 +121,10 @@ export function operations(parts: OperationsParts, check: SelfCheck) {
       return c.json({ success: true, data: made ? { ...made, status: 'complete' } : { name, status: 'running', bytes: 0, files: 0 } })
     } catch (error) {
       if (!(error instanceof BackupError)) throw error
-      if (/already exists|is under way/i.test(error.message)) throw new ApiError(409, 'backup_exists', 'There is a backup of this name, or another one is under way.')
+      if (/already exists|is under way/i.test(error.message)) {
+        const message = 'There is a backup of this name, or another one is under way.'
+        throw new ApiError(409, 'backup_exists', message, { headers: { 'Retry-After': '60' } })
+      }
       throw unavailable('The backup cannot be made: the log says why.', 60, error)
     }
   })

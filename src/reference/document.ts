@@ -156,7 +156,7 @@ const REFUSALS = {
   405: ['MethodNotAllowed', 'The address knows other methods, listed in `Allow`.', ['Allow']],
   406: ['NotAcceptable', '`Accept` names no format that can be had.', ['RateLimit', 'RateLimit-Policy']],
   408: ['TooSlow', 'The request took too long to arrive.', []],
-  409: ['InProgress', 'A request with this Idempotency-Key is still under way; of a backup, there is one of this name.', []],
+  409: ['InProgress', 'A request with this Idempotency-Key is still under way; of a backup, there is one of this name.', ['Retry-After']],
   413: ['TooLarge', `More than ${BYTES}, after decompression too, or more than ${EVENTS}.`, []],
   415: ['UnsupportedMediaType', 'A Content-Type or Content-Encoding that is not known.', []],
   417: ['ExpectationFailed', 'Expect may say 100-continue.', []],
