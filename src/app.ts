@@ -11,7 +11,7 @@ import { readId, readParameters } from './analytics/parameters.ts'
 import type { Scope } from './analytics/totals.ts'
 import type { Store } from './clickhouse/store.ts'
 import type { AnswerCache, Kept } from './http/answer-cache.ts'
-import { requireScope, type Principal, type Verifier } from './http/auth.ts'
+import { requireAllAssistants, requireScope, type Principal, type Verifier } from './http/auth.ts'
 import { dashboard } from './http/dashboard.ts'
 import { ApiError, errorBody } from './http/errors.ts'
 import type { TenantLimits } from './http/limits.ts'
@@ -116,7 +116,7 @@ export function createApp(parts: AppParts) {
     const principal = await parts.verifier.verify(c.req.header('Authorization'))
     requireScope(principal, 'analytics:admin')
     for (const [name, value] of Object.entries(parts.limits.count(principal.tenant))) c.header(name, value)
-    if (principal.assistants) throw new ApiError(403, 'forbidden', 'The token reaches some assistants only, and a user is of all.')
+    requireAllAssistants(principal)
     const url = new URL(c.req.url)
     readParameters({}, url.search)
     const user = readId('user', url.pathname.slice('/analytics/users/'.length))
