@@ -67,8 +67,9 @@ const reconciled = async () =>
 describe('a backup', () => {
   test('brings everything back as it was: answers, rollups, sealed spans, removed users, kept answers', async () => {
     await service.store(events)
-    const keyed = { headers: { 'Idempotency-Key': 'the key' } }
+    const keyed = { headers: { 'Idempotency-Key': 'the-key' } }
     const first = await service.post(later.slice(0, 10), keyed)
+    expect(first.body.data.accepted).toBe(10)
     await service.request('DELETE', `/analytics/users/${encodeURIComponent('user 7')}`, { scope: 'analytics:admin' })
     const before = await Promise.all(PATHS.map((path) => service.whole(path, QUESTIONS[path] as Record<string, string>)))
     const { sealedUntil } = service.seals
