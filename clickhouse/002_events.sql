@@ -11,7 +11,7 @@ CREATE TABLE IF NOT EXISTS events
     id            String CODEC(ZSTD(1)),                        -- the caller's, or made up; unique within the tenant
     event_type    Enum8('incomingMessages' = 1, 'outgoingMessages' = 2, 'tasksInitiated' = 3, 'tasksCompleted' = 4),
     assistant     LowCardinality(String),
-    user          String CODEC(ZSTD(1)),
+    user          String CODEC(ZSTD(1)),                        -- '': somebody who was removed (008_removals.sql)
     assistant_no  UInt32,                                       -- names.number of the assistant
     user_no       UInt32,                                       -- names.number of the user
     cost_nanos    UInt64,                                       -- 1e-9 USD: integers add up exactly in any order

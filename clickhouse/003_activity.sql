@@ -1,3 +1,5 @@
+-- rebuild: activity
+
 -- activity: sums and the set of users of the whole fleet (assistant_no = 0) and of each assistant, over spans of time.
 --
 -- A level is a span length (src/analytics/levels.ts has the same list):

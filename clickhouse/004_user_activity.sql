@@ -1,3 +1,5 @@
+-- rebuild: user_activity
+
 -- user_activity: sums of each user over spans of time, to rank them. Levels as in `activity`, from the day up: finer
 -- parts of a range are read from `events`, a day of one tenant at most on either side.
 --
@@ -59,5 +61,6 @@ FROM
             ::Array(Tuple(UInt8, UInt32))) AS spot,
         spot.2 AS seconds
     FROM events
+    WHERE user != ''                                            -- '': of somebody who was removed
 )
 GROUP BY tenant, level, start, user_no;

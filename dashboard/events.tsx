@@ -142,9 +142,13 @@ function EventRow({ row, open, onToggle, navigation }: EventRowProps) {
           </StateLink>
         </td>
         <td class="id">
-          <StateLink navigation={navigation} change={{ user: row.user }}>
-            {row.user}
-          </StateLink>
+          {row.user === null ? (
+            'removed'
+          ) : (
+            <StateLink navigation={navigation} change={{ user: row.user }}>
+              {row.user}
+            </StateLink>
+          )}
         </td>
         <td class="model">{row.model ?? ''}</td>
         <td class="number tokens">{tokens && `${formatExact(row.inputTokens)} / ${formatExact(row.outputTokens)}`}</td>

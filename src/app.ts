@@ -7,16 +7,19 @@ import { secureHeaders } from 'hono/secure-headers'
 import type * as v from 'valibot'
 import type { Endpoint } from './analytics/endpoint.ts'
 import { ENDPOINTS } from './analytics/endpoints.ts'
-import { readParameters } from './analytics/parameters.ts'
+import { readId, readParameters } from './analytics/parameters.ts'
 import type { Scope } from './analytics/totals.ts'
 import type { UserRanks } from './analytics/user-ranks.ts'
 import type { Store } from './clickhouse/store.ts'
 import type { AnswerCache, Kept } from './http/answer-cache.ts'
-import { requireScope, type Principal, type Verifier } from './http/auth.ts'
+import { requireAllAssistants, requireScope, type Principal, type Verifier } from './http/auth.ts'
 import { dashboard } from './http/dashboard.ts'
 import { ApiError, errorBody } from './http/errors.ts'
 import type { TenantLimits } from './http/limits.ts'
 import { postEvents, type Ingestion } from './ingest/post-events.ts'
+import type { Rebuilds } from './ingest/rebuild.ts'
+import type { Removals } from './ingest/removals.ts'
+import type { Retention } from './ingest/retention.ts'
 import type { Seals } from './ingest/seals.ts'
 import type { Log } from './log.ts'
 import { createMcp } from './mcp.ts'
@@ -28,6 +31,9 @@ export interface AppParts {
   readonly names: Names
   readonly ranks: UserRanks
   readonly seals: Seals
+  readonly rebuilds: Rebuilds
+  readonly removals: Removals
+  readonly retention: Retention
   readonly verifier: Verifier
   readonly ingestion: Ingestion
   readonly cache: AnswerCache
@@ -108,6 +114,18 @@ export function createApp(parts: AppParts) {
     readParameters({}, new URL(c.req.url).search)
     return c.json({ success: true, data: await postEvents(c, principal, parts.ingestion) })
   })
+  app.delete('/analytics/users/:user', async (c) => {
+    const principal = await parts.verifier.verify(c.req.header('Authorization'))
+    requireScope(principal, 'analytics:admin')
+    for (const [name, value] of Object.entries(parts.limits.count(principal.tenant))) c.header(name, value)
+    requireAllAssistants(principal)
+    const url = new URL(c.req.url)
+    readParameters({}, url.search)
+    const user = readId('user', url.pathname.slice('/analytics/users/'.length))
+    const receipt = await parts.removals.remove(principal.tenant, user, (work) => parts.ingestion.writer.exclusive(work))
+    if (!receipt) throw new ApiError(404, 'not_found', 'Nothing is stored of a user with this id.')
+    return c.json({ success: true, data: receipt })
+  })
   const { verifier, limits, corsOrigins: origins } = parts
   const request = (url: string, init: RequestInit) => app.request(url, init)
   app.all('/mcp', createMcp({ request, verifier, limits, origins }))
@@ -118,6 +136,9 @@ export function createApp(parts: AppParts) {
       throw new ApiError(405, 'method_not_allowed', `This endpoint knows ${allow}.`, { headers: { Allow: allow } })
     })
   }
+  app.all('/analytics/users/:user', () => {
+    throw new ApiError(405, 'method_not_allowed', 'This endpoint knows DELETE.', { headers: { Allow: 'DELETE' } })
+  })
   app.notFound((c) => failure(c, new ApiError(404, 'not_found', 'There is nothing at this address.'), parts.log))
   app.onError((error, c) => failure(c, error, parts.log))
   return app
@@ -243,7 +264,7 @@ function revalidated(c: Context<Env>, { body, etag }: Kept): Response {
 async function scopeOf(
   c: Context<Env>,
   asked: Filters & { tenant: number; principal: Principal; signal: AbortSignal },
-  { names, seals, log }: AppParts,
+  { names, seals, rebuilds, retention, log }: AppParts,
 ): Promise<Scope> {
   const { tenant, signal, user, assistant } = asked
   const reach = asked.principal.assistants
@@ -257,6 +278,8 @@ async function scopeOf(
     assistants: filterOf(assistantNumbers),
     users: filterOf(userNumbers),
     sealedUntil: seals.sealedUntil,
+    pending: rebuilds.pending,
+    horizon: retention.horizon,
     signal,
     onQuery: (name, ms) =>
       log('debug', 'query', { requestId: c.get('requestId'), tenant, name, ms: Math.round(ms * 10) / 10 }),

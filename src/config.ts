@@ -38,6 +38,8 @@ const Environment = v.object({
   CLICKHOUSE_WRITER_USER: v.optional(v.string()),
   CLICKHOUSE_WRITER_PASSWORD: v.optional(v.string(), ''),
 
+  BACKUP_DISK: v.optional(v.pipe(v.string(), v.regex(/^\w{0,64}$/, 'wants the name of a disk')), ''),
+
   JWT_JWKS_URL: v.optional(v.pipe(v.string(), v.url('wants a URL'))),
   JWT_PUBLIC_KEY: v.optional(v.string()),
   JWT_SECRET: v.optional(v.pipe(v.string(), v.check((s) => Buffer.byteLength(s) >= 32, 'wants at least 32 bytes (256 bits)'))),
@@ -55,6 +57,7 @@ const Environment = v.object({
   INGEST_QUEUE_MB: integer(64, 1, 65_536),
   ID_FILTER_MB: integer(32, 1, 4_096),
   CACHE_MB: integer(32, 0, 65_536),
+  RETENTION_DAYS: integer(0, 0, 36_500),
   SELF_CHECK_MINUTES: integer(60, 0, 10_080),
   LOG_LEVEL: v.optional(v.picklist(['debug', 'info', 'warn', 'error', 'silent'], 'wants debug, info, warn, error or silent'), 'info'),
 })

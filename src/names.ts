@@ -1,6 +1,7 @@
 /**
  * Names and their numbers (clickhouse/001_names.sql). A number never changes, so both directions are cached for good, in
- * bounded memory; only a name that is not known yet costs a query.
+ * bounded memory; only a name that is not known yet costs a query. People can be removed (src/ingest/removals.ts): their
+ * number is then forgotten for good.
  */
 import { LRUCache } from 'lru-cache'
 import { slices, type Store } from './clickhouse/store.ts'
@@ -19,6 +20,8 @@ export class Names {
   readonly #store: Store
   readonly #numbers = new LRUCache<string, number>({ max: 300_000 })
   readonly #names = new LRUCache<string, string>({ max: 50_000 })
+  /** Users that were removed, by tenant. A look-up that was under way meanwhile must not bring one back. */
+  readonly #removed = new Map<number, Set<number>>()
 
   constructor(store: Store) {
     this.#store = store
@@ -32,24 +35,26 @@ export class Names {
 
   /** The number of each name, in order; 0 where the name is unknown. */
   async numbers(tenant: number, kind: NameKind, names: readonly string[]): Promise<number[]> {
-    const missing = [...new Set(names.filter((name) => !this.#numbers.get(key(tenant, kind, name))))]
+    const missing = [...new Set(names.filter((name) => !this.known(tenant, kind, name)))]
     const found = new Map<string, number>()
     for (const slice of slices(missing)) {
       const rows = await this.#store.readInternal<NameRow>(
         'names_by_name',
-        `SELECT name, min(number) AS number FROM names
+        // Of two numbers the later one: the other is of somebody who was removed and came back meanwhile.
+        `SELECT name, max(number) AS number FROM names
          WHERE tenant = {tenant:UInt32} AND kind = {kind:String} AND name IN {names:Array(String)} GROUP BY name`,
         { tenant, kind, names: slice },
       )
       for (const row of rows) {
+        if (this.#isRemoved(tenant, kind, row.number)) continue
         this.remember(tenant, kind, row.name, row.number)
         found.set(row.name, row.number)
       }
     }
-    return names.map((name) => found.get(name) ?? this.#numbers.get(key(tenant, kind, name)) ?? 0)
+    return names.map((name) => found.get(name) ?? this.known(tenant, kind, name) ?? 0)
   }
 
-  /** The name of each number, as a map. Every number given must have been handed out. */
+  /** The name of each number, as a map; of users who were removed there is none. */
   async names(tenant: number, kind: NameKind, numbers: readonly number[]): Promise<Map<number, string>> {
     const result = new Map<number, string>()
     const missing: number[] = []
@@ -66,6 +71,7 @@ export class Names {
         { tenant, kind, numbers: slice },
       )
       for (const row of rows) {
+        if (this.#isRemoved(tenant, kind, row.number)) continue
         this.remember(tenant, kind, row.name, row.number)
         result.set(row.number, row.name)
       }
@@ -75,12 +81,32 @@ export class Names {
 
   /** The number of a name if it is in memory. */
   known(tenant: number, kind: NameKind, name: string): number | undefined {
-    return this.#numbers.get(key(tenant, kind, name))
+    const number = this.#numbers.get(key(tenant, kind, name))
+    return number === undefined || this.#isRemoved(tenant, kind, number) ? undefined : number
   }
 
   remember(tenant: number, kind: NameKind, name: string, number: number): void {
     this.#numbers.set(key(tenant, kind, name), number)
     this.#names.set(key(tenant, kind, number), name)
+  }
+
+  /** Forgets users for good: nothing may be stored under these numbers, or shown with their names, from now on. */
+  removed(tenant: number, users: readonly number[]): void {
+    const all = this.#removed.get(tenant) ?? new Set()
+    this.#removed.set(tenant, all)
+    const gone = new Set(users)
+    for (const number of users) {
+      all.add(number)
+      this.#names.delete(key(tenant, 'user', number))
+    }
+    const prefix = key(tenant, 'user', '')
+    for (const [name, number] of this.#numbers.entries()) {
+      if (gone.has(number) && name.startsWith(prefix)) this.#numbers.delete(name)
+    }
+  }
+
+  #isRemoved(tenant: number, kind: NameKind, number: number): boolean {
+    return kind === 'user' && (this.#removed.get(tenant)?.has(number) ?? false)
   }
 }
 

@@ -4,6 +4,7 @@ import { resolve } from 'node:path'
 import { ClickHouseLogLevel, createClient } from '@clickhouse/client'
 import { UserRanks } from './analytics/user-ranks.ts'
 import { createApp } from './app.ts'
+import { backUp, Backups } from './clickhouse/backup.ts'
 import { startEmbedded, type EmbeddedServer } from './clickhouse/embedded.ts'
 import { migrate } from './clickhouse/migrate.ts'
 import { Store, type StoreOptions } from './clickhouse/store.ts'
@@ -18,6 +19,10 @@ import { Answers } from './ingest/answers.ts'
 import { Journal } from './ingest/journal.ts'
 import { instanceName, OWN_LANE, SharedLane } from './ingest/lane.ts'
 import { Budget } from './ingest/post-events.ts'
+import type { Exclusive } from './ingest/reconcile.ts'
+import { Rebuilds } from './ingest/rebuild.ts'
+import { Removals } from './ingest/removals.ts'
+import { Retention } from './ingest/retention.ts'
 import { Seals } from './ingest/seals.ts'
 import { Writer } from './ingest/writer.ts'
 import type { Log } from './log.ts'
@@ -113,19 +118,24 @@ export async function createService(options: ServiceOptions) {
   const names = new Names(store)
   // Another instance on the same server may store events that this one does not see.
   const cache = makeCache(config.CACHE_MB, config.CLICKHOUSE_URL === undefined ? Infinity : SHARED_MAX_AGE_MS)
-  const seals = new Seals(store, clock)
+  const rebuilds = new Rebuilds(store, log)
+  const seals = new Seals(store, clock, () => rebuilds.pending.size > 0)
+  const retention = new Retention(store, log, clock, config.RETENTION_DAYS, () => cache.forgetAll())
+  const removals = new Removals(store, names, (tenant) => cache.forget(tenant))
   const unlock = await lockDataDir(dataDir)
   const writer = new Writer({
     store,
     names,
     seals,
+    removals,
+    retention,
     log,
     journal: await Journal.open(dataDir),
     lane: config.CLICKHOUSE_URL === undefined ? OWN_LANE : new SharedLane(store, await instanceName(dataDir)),
     filterMegabytes: config.ID_FILTER_MB,
     onStored: (tenant, timestamps) => cache.stored(tenant, timestamps),
   })
-  await writer.start().catch(async (error: unknown) => {
+  await rebuilds.load().then(() => writer.start()).catch(async (error: unknown) => {
     await unlock()
     throw error
   })
@@ -133,8 +143,21 @@ export async function createService(options: ServiceOptions) {
     ...(localKey ? { localKey } : {}),
     onKeyFetchError: (error) => log('warn', 'the key set could not be fetched', { error: String(error) }),
   })
-  const shared = { store, names, seals, writer, verifier, clock, log }
-  const selfCheck = new SelfCheck(shared, config.SELF_CHECK_MINUTES)
+  const shared = { store, names, seals, rebuilds, removals, retention, writer, verifier, clock, log }
+  const exclusive: Exclusive = (work) => writer.exclusive(work)
+  void rebuilds.run(seals, exclusive)
+  await retention.start(exclusive).catch((error: unknown) => log('error', 'RETENTION_DAYS has no effect until the next start', { error: String(error) }))
+  void removals.resume(exclusive).then(
+    (count) => count > 0 && log('warn', 'completed removals of an earlier run', { users: count }),
+    (error: unknown) => log('error', 'a removal of an earlier run is not complete yet', { error: String(error) }),
+  )
+  // An instance that only answers does not enter the lane, where the others learn it.
+  const learning =
+    config.CLICKHOUSE_URL === undefined
+      ? undefined
+      : setInterval(() => void Promise.all([removals.learn(), retention.load()]).catch(() => {}), SHARED_MAX_AGE_MS).unref()
+  const backups = new Backups((name) => backUp(store, exclusive, { database, name, disk: config.BACKUP_DISK }))
+  const selfCheck = new SelfCheck({ ...shared, backups }, config.SELF_CHECK_MINUTES)
   const { MAX_CONCURRENT_QUERIES: perTenant } = config
   const places = config.CLICKHOUSE_URL === undefined ? PLACES.embedded : PLACES.server
   const app = createApp({
@@ -142,7 +165,7 @@ export async function createService(options: ServiceOptions) {
     ranks: new UserRanks(store, (work) => writer.exclusive(work), log),
     cache,
     limits: new TenantLimits(config.RATE_LIMIT_PER_SECOND, perTenant, Math.max(places, perTenant)),
-    operations: operations({ ...shared, onRepaired: (tenant, moments) => cache.stored(tenant, moments) }, selfCheck),
+    operations: operations({ ...shared, backups, onRepaired: (tenant, moments) => cache.stored(tenant, moments) }, selfCheck),
     corsOrigins: config.CORS_ORIGINS,
     ingestion: {
       writer,
@@ -157,10 +180,15 @@ export async function createService(options: ServiceOptions) {
     store,
     writer,
     seals,
+    rebuilds,
+    retention,
     names,
     localKey,
     async close() {
       selfCheck.stop()
+      rebuilds.stop()
+      retention.stop()
+      clearInterval(learning)
       await writer.close()
       await store.close()
       await unlock()

@@ -3,7 +3,7 @@
  *
  *     (nothing set)               the embedded one, on a temporary directory
  *     TEST_CLICKHOUSE=container   a container of IMAGE, through Docker
- *     CLICKHOUSE_URL=…            a running server, with CLICKHOUSE_USER and CLICKHOUSE_PASSWORD, and the other
+ *     CLICKHOUSE_URL=…            a running server with clickhouse/backups.xml, with CLICKHOUSE_USER and CLICKHOUSE_PASSWORD, and the other
  *                                 CLICKHOUSE_… settings of the service; wants every right on analytics_test_*
  */
 import { randomBytes } from 'node:crypto'
@@ -85,6 +85,11 @@ async function container(): Promise<ClickHouse> {
       {
         source: fileURLToPath(new URL('../clickhouse/users.xml', import.meta.url)),
         target: '/etc/clickhouse-server/users.d/analytics.xml',
+        mode: 0o644,
+      },
+      {
+        source: fileURLToPath(new URL('../clickhouse/backups.xml', import.meta.url)),
+        target: '/etc/clickhouse-server/config.d/backups.xml',
         mode: 0o644,
       },
     ])

@@ -9,7 +9,7 @@ import { readConfig } from '../src/config.ts'
 import { signLocalToken } from '../src/http/local-key.ts'
 import type { Receipt } from '../src/ingest/writer.ts'
 import type { Log } from '../src/log.ts'
-import { createService } from '../src/service.ts'
+import { createService, type ServiceOptions } from '../src/service.ts'
 
 export type Params = Record<string, string | number | readonly string[]>
 
@@ -39,16 +39,19 @@ export type TestService = Awaited<ReturnType<typeof startService>>
  * Starts a service. `close` ends it and drops its database.
  * @param options.now where its clock stands; move it with `setNow`
  * @param options.config settings of the environment, beside the defaults
+ * @param options.makeStore takes the place of the service's store
  * @param options.from another service that was stopped with `stop`, whose database and data directory to go on with
  */
 export async function startService({
   now = '2026-03-01T12:00:00.000Z',
   config: settings = {},
   from,
+  makeStore,
 }: {
   now?: string
   config?: Record<string, string>
   from?: { database: string; dataDir: string }
+  makeStore?: ServiceOptions['makeStore']
 } = {}) {
   const clickhouse = { ...inject('clickhouse'), stop: () => Promise.resolve() }
   const database = from?.database ?? `analytics_test_${randomBytes(6).toString('hex')}`
@@ -71,7 +74,14 @@ export async function startService({
   const log: Log = (level, message, fields) => {
     if (level === 'warn' || level === 'error') complaints.push(JSON.stringify({ level, message, ...fields }))
   }
-  const service = await createService({ config, clickhouse, database, log, clock: () => clock })
+  const service = await createService({
+    config,
+    clickhouse,
+    database,
+    log,
+    clock: () => clock,
+    ...(makeStore ? { makeStore } : {}),
+  })
   const admin = createClient({
     url: clickhouse.url,
     ...clickhouse.admin,

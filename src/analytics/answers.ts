@@ -109,7 +109,7 @@ export const Event = v.strictObject({
   eventType: whatIs(EVENT_TYPES, 'What happened.'),
   timestamp: instant('When it happened.'),
   assistant: text('Which assistant.'),
-  user: text('Which user.'),
+  user: orNull(v.pipe(v.string(), v.minLength(1)), 'Which user; null where it was removed.'),
   cost: usd('USD; 0 where none was sent.'),
   inputTokens: count('0 where none were sent.'),
   outputTokens: count('0 where none were sent.'),
@@ -217,6 +217,14 @@ export const Receipt = v.strictObject({
   ),
 })
 
+export const Removal = v.strictObject({
+  receiptId: text('Names this removal.'),
+  events: count('Events that were of the user, and are of nobody now.'),
+  firstEventAt: orNull(instant('UTC.'), 'When the first of them happened; null where there were none.'),
+  lastEventAt: orNull(instant('UTC.'), 'When the last of them happened.'),
+  removedAt: instant('When nothing was left of the user.'),
+})
+
 export const Reconciliation = v.strictObject({
   days: count('Companies times days that were compared.'),
   repaired: count('Entries of `drift` that were written anew.'),
@@ -234,6 +242,13 @@ export const Reconciliation = v.strictObject({
   ),
 })
 
+export const Backup = v.strictObject({
+  name: text('What it is kept as.'),
+  status: whatIs(['complete', 'running'], 'running where it takes longer than a request may: ask again.'),
+  bytes: count('What it takes; 0 while it runs.'),
+  files: count('0 while it runs.'),
+})
+
 export const Liveness = v.strictObject({ status: v.literal('ok') })
 
 export const Readiness = v.strictObject({
@@ -241,6 +256,15 @@ export const Readiness = v.strictObject({
   clickhouse: whatIs(['ok', 'out of reach'], 'The store.'),
   ingestion: whatIs(['ok', 'events cannot be stored'], 'The lane through which events are stored.'),
   queuedEvents: count('Events that wait to be stored.'),
+  rebuilding: v.pipe(
+    v.array(
+      v.strictObject({
+        rollup: text('Which.'),
+        done: v.pipe(v.number(), v.minValue(0), v.maxValue(1), v.description('How much of it is.')),
+      }),
+    ),
+    v.description('Rollups that are made anew from the log after an upgrade; until then answers are as exact, and slow.'),
+  ),
   drift: orNull(
     v.strictObject({ days: count('Days that differ.'), checkedAt: instant('When they were compared.') }),
     'The last comparison of rollups with the log; null before the first.',
@@ -258,6 +282,7 @@ export const ERROR_CODES = {
   not_acceptable: 406,
   too_slow: 408,
   in_progress: 409,
+  backup_exists: 409,
   too_large: 413,
   too_many_events: 413,
   unsupported_media_type: 415,
@@ -300,6 +325,8 @@ export const ANSWERS = {
 
 export const RECEIVED = of(Receipt)
 export const RECONCILED = of(Reconciliation)
+export const REMOVED = of(Removal)
+export const BACKED_UP = of(Backup)
 
 /** Those that have a name in the reference. */
 export const NAMED = {
@@ -316,7 +343,9 @@ export const NAMED = {
   Comparison,
   Change,
   Receipt,
+  Removal,
   Reconciliation,
+  Backup,
   Liveness,
   Readiness,
   Failure,

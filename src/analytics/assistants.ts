@@ -5,13 +5,13 @@ import { endpoint } from './endpoint.ts'
 import { ACROSS_LEVELS, type Range } from './levels.ts'
 import { common, range } from './parameters.ts'
 import {
-  cutAll,
   entryOf,
   filters,
   IN_RAW,
   inSpans,
   NOTHING,
   partParams,
+  partsOf,
   RAW_ENTRY,
   RAW_SUMMED,
   rowsOf,
@@ -60,7 +60,7 @@ export const assistants = endpoint({
 
 /** The totals of every assistant over each of a few contiguous ranges; assistants without events in one have no row. */
 function perAssistant(store: Store, scope: Scope, ranges: readonly Range[]) {
-  const parts = cutAll(ranges, scope.users ? [] : ACROSS_LEVELS, scope.sealedUntil)
+  const parts = partsOf(scope, 'activity', ranges, scope.users ? [] : ACROSS_LEVELS)
   const raw = `
     SELECT ${RAW_ENTRY}, assistant_no, ${RAW_SUMMED}, groupBitmapState(user_no) AS users
     FROM events

@@ -31,7 +31,7 @@ export function selection({ type, cursor }: Cutting, scope: Scope) {
 }
 
 export const selectionParams = ({ from, to, type, cursor, skipped }: Cutting, scope: Scope) => ({
-  from: dateTime64(from),
+  from: dateTime64(Math.max(from, scope.horizon)),
   to: dateTime64(to),
   at: dateTime64(cursor?.at ?? 0),
   id: cursor?.id ?? '',
@@ -55,13 +55,14 @@ export function eventsFile(store: Store, scope: Scope, as: FileFormat, wanted: C
   )
 }
 
-/** What was not sent is null, as in JSON; `metadata` is the text of a JSON object. */
-const COLUMNS = `id, CAST(event_type, 'String') AS eventType, timestamp, CAST(assistant, 'String') AS assistant, user,
+/** What was not sent, and who was removed, is null, as in JSON; `metadata` is the text of a JSON object. */
+const COLUMNS = `id, CAST(event_type, 'String') AS eventType, timestamp, CAST(assistant, 'String') AS assistant,
+  nullIf(user, '') AS user,
   cost_nanos / 1e9 AS cost, input_tokens AS inputTokens, output_tokens AS outputTokens,
   nullIf(CAST(model, 'String'), '') AS model, nullIf(trace_id, '') AS traceId, nullIf(metadata, '') AS metadata`
 
 /**
- * The same as a JSON object a line, which POST /analytics/events takes as it is. Written here because `metadata` is JSON
+ * The same as a JSON object a line, which POST /analytics/events takes as it is, but for events of nobody. Written here because `metadata` is JSON
  * already: JSONEachRow would make a text of it.
  */
 const LINE = `concat(
@@ -69,7 +70,7 @@ const LINE = `concat(
   ',"eventType":"', CAST(event_type, 'String'),
   '","timestamp":', toJSONString(timestamp),
   ',"assistant":', toJSONString(CAST(assistant, 'String')),
-  ',"user":', toJSONString(user),
+  ',"user":', if(user = '', 'null', toJSONString(user)),
   ',"cost":', toJSONString(cost_nanos / 1e9),
   ',"inputTokens":', toString(input_tokens),
   ',"outputTokens":', toString(output_tokens),

@@ -44,7 +44,7 @@ export const events = endpoint({
         eventType: row.eventType,
         timestamp: toIso(at),
         assistant: row.assistant,
-        user: row.user,
+        user: row.user || null,
         cost: row.cost,
         inputTokens: row.inputTokens,
         outputTokens: row.outputTokens,

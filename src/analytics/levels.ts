@@ -1,5 +1,8 @@
 import type { Instant } from '../time/calendar.ts'
 
+/** The tables of pre-summed rows. */
+export type RollupTable = 'activity' | 'user_activity'
+
 /** A span length of the rollups; `id` is the `level` column of clickhouse/003_activity.sql and 004_user_activity.sql. */
 export interface Level {
   readonly id: number

@@ -184,6 +184,18 @@ export function readParameters<E extends v.ObjectEntries>(entries: E, search: st
   return { ...output, ...dates } as Dated<v.InferOutput<v.ObjectSchema<E, undefined>>>
 }
 
+/**
+ * An id in a path.
+ * @param escaped as in the URL
+ * @throws ApiError 400 where it is none
+ */
+export function readId(parameter: string, escaped: string): string {
+  if (!isDecodable(escaped)) throw badRequest([{ parameter, message: 'is not UTF-8 in percent-encoding' }])
+  const result = v.safeParse(id, decodeURIComponent(escaped))
+  if (!result.success) throw badRequest(result.issues.slice(0, 1).map(({ message }) => ({ parameter, message })))
+  return result.output
+}
+
 /** Parsed parameters; dates are instants (epoch milliseconds). */
 type Dated<T> = { [K in keyof T]: K extends 'startDate' | 'endDate' ? (undefined extends T[K] ? Instant | undefined : Instant) : T[K] }
 

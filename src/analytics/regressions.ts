@@ -20,13 +20,13 @@ import { endpoint } from './endpoint.ts'
 import { ACROSS_LEVELS, type Range } from './levels.ts'
 import { common, endDate, limit, wholeNumber } from './parameters.ts'
 import {
-  cutAll,
   entryOf,
   filters,
   IN_RAW,
   inSpans,
   NOTHING,
   partParams,
+  partsOf,
   RAW_ENTRY,
   RAW_SUMMED,
   rowsOf,
@@ -233,7 +233,7 @@ type Row = Omit<Figures, 'activeUsers'> & { entry: number; assistant: number }
 async function sumsByAssistant(store: Store, scope: Scope, name: string, wanted: readonly Range[]): Promise<Row[]> {
   const ranges = unbroken(wanted).filter((range) => range.to > MIN_INSTANT)
   if (ranges.length === 0) return []
-  const parts = cutAll(ranges, scope.users ? [] : ACROSS_LEVELS, scope.sealedUntil)
+  const parts = partsOf(scope, 'activity', ranges, scope.users ? [] : ACROSS_LEVELS)
   const raw = `
     SELECT ${RAW_ENTRY}, assistant_no, ${RAW_SUMMED}
     FROM events

@@ -5,7 +5,7 @@
 import { TupleParam } from '@clickhouse/client'
 import { dateTime64, FEW_ROWS, tenantSql, type Asker, type Store } from '../clickhouse/store.ts'
 import { MIN_INSTANT, type Instant } from '../time/calendar.ts'
-import { ACROSS_LEVELS, COARSE, cut, FLEET_LEVELS, type Level, type Parts, type Range, type SealedUntil } from './levels.ts'
+import { ACROSS_LEVELS, COARSE, cut, FLEET_LEVELS, type Level, type Parts, type Range, type RollupTable, type SealedUntil } from './levels.ts'
 
 /** Sums and distinct users of one range, as ClickHouse returns them. */
 export interface TotalsRow {
@@ -91,6 +91,10 @@ export interface Scope extends Asker {
   readonly assistants: readonly number[] | null
   readonly users: readonly number[] | null
   readonly sealedUntil: SealedUntil
+  /** Rollups that are not complete: the raw log is read in their place. */
+  readonly pending: ReadonlySet<RollupTable>
+  /** Nothing of before is kept (src/ingest/retention.ts), and spans that begin before it are not whole. */
+  readonly horizon: Instant
 }
 
 /** The fleet's rows of `activity` carry this instead of an assistant. */
@@ -162,9 +166,12 @@ export const SPAN_ENTRY = `roundDown(toUInt64(toUnixTimestamp(start)) * 1000, {e
 export const RAW_ENTRY =
   `roundDown(toUInt64(toUnixTimestamp64Milli(timestamp)), {entries:Array(UInt64)}) AS entry` as const
 
-/** Appended only where there is such a filter: `empty(list) OR …` would keep the index from being used. */
+/**
+ * Appended only where there is such a filter: `empty(list) OR …` would keep the index from being used. Events of users who
+ * were removed keep their number and have no name: whoever still knows the number finds nothing.
+ */
 export const BY_ASSISTANT = ` AND assistant_no IN {assistants:Array(UInt32)}` as const
-export const BY_USER = ` AND user_no IN {users:Array(UInt32)}` as const
+export const BY_USER = ` AND user_no IN {users:Array(UInt32)} AND user != ''` as const
 
 export const filters = (scope: Scope) =>
   `${scope.assistants ? BY_ASSISTANT : ''}${scope.users ? BY_USER : ''}` as const
@@ -240,7 +247,7 @@ const totalOf = (found: ReadonlyMap<number, TotalsRow>, range: Range): TotalsRow
 
 /** The rows that the figures of some ranges are summed from. */
 function sourceOf(scope: Scope, ranges: readonly Range[]) {
-  const parts = cutAll(ranges, scope.users ? [] : FLEET_LEVELS, scope.sealedUntil)
+  const parts = partsOf(scope, 'activity', ranges, scope.users ? [] : FLEET_LEVELS)
   const raw = `
     SELECT ${RAW_ENTRY}, ${RAW_SUMMED}, groupBitmapState(user_no) AS users, groupUniqArray(assistant_no) AS assistants
     FROM events
@@ -296,6 +303,15 @@ export function cutAll(ranges: readonly Range[], levels: readonly Level[], seale
   if (all.raw.length <= MAX_RAW) return all
   if (levels.length === 0) throw new RangeError(`raw events are read at ${MAX_RAW} places at most: fill the gaps between ranges`)
   return cutAll(ranges, [], sealedUntil)
+}
+
+/**
+ * The parts of the ranges of a question, as `cutAll` cuts them: of what is kept, and from raw events alone where the rollup
+ * is not complete.
+ */
+export function partsOf(scope: Scope, rollup: RollupTable, ranges: readonly Range[], levels: readonly Level[]): Parts {
+  const kept = ranges.map(({ from, to }) => ({ from: Math.max(from, scope.horizon), to }))
+  return cutAll(kept, scope.pending.has(rollup) ? [] : levels, scope.sealedUntil)
 }
 
 /** Query parameters of IN_RAW and of the filters. */

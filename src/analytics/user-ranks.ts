@@ -1,6 +1,6 @@
 /**
  * Who may be among the most active users of a range, from lists of the most active of each of its spans
- * (clickhouse/008_user_ranks.sql) instead of all users: a threshold algorithm (Fagin, Lotem, Naor 2001), and exact.
+ * (clickhouse/010_user_ranks.sql) instead of all users: a threshold algorithm (Fagin, Lotem, Naor 2001), and exact.
  *
  * What a user did in a span is known where the user is listed, and else at most the list's `bound`. Events that came after
  * a list was made are at most as many as the fleet's total has grown since. So for every user there is a least and a most;
@@ -59,7 +59,7 @@ export class UserRanks {
    */
   async shortlist(scope: Scope, parts: Parts, places: number, now: Instant): Promise<number[] | null> {
     const listed = parts.spans.filter((span) => isOver(span, now))
-    if (listed.length === 0) return null
+    if (listed.length === 0 || scope.pending.has('activity')) return null
     const rest = { ...parts, spans: parts.spans.filter((span) => !isOver(span, now)) }
     const limit = 2 * places + MARGIN
     const rows = await this.#store.read<Row>(scope, 'users_top_lists', shortlistSql(rest), {
@@ -136,7 +136,7 @@ function shortlistSql(rest: Parts) {
     UNION ALL
     SELECT user_no AS user, toUInt64(1) AS events, toUInt64(0) AS bound
     FROM events
-    WHERE tenant = {tenant:UInt32} AND ${IN_RAW}` as const
+    WHERE tenant = {tenant:UInt32} AND ${IN_RAW} AND user != ''` as const
   return tenantSql(`
     SELECT user, sum(events) AS least, sum(bound) AS credit, count() AS rows
     FROM (${lists}${rest.spans.length > 0 ? spans : ''}${rest.raw.length > 0 ? raw : ''})

@@ -8,11 +8,11 @@ import { endpoint } from './endpoint.ts'
 import { USER_LEVELS, type Parts } from './levels.ts'
 import { common, limit, range } from './parameters.ts'
 import {
-  cutAll,
   filters,
   IN_RAW,
   inSpans,
   partParams,
+  partsOf,
   RAW_SUMMED,
   rowsOf,
   spanParams,
@@ -30,7 +30,7 @@ export const usersTop = endpoint({
     const { startDate, endDate, limit: places } = parameters
     // Users are pre-summed over all assistants: with a filter by assistant, or by user, the raw log is the source.
     const levels = scope.assistants || scope.users ? [] : USER_LEVELS
-    const parts = cutAll([{ from: startDate, to: endDate }], levels, scope.sealedUntil)
+    const parts = partsOf(scope, 'user_activity', [{ from: startDate, to: endDate }], levels)
     const candidates =
       (await ranks.shortlist(scope, parts, places, now)) ?? (await ranking(store, scope, parts, places))
     const rows = candidates.length === 0 ? [] : await details(store, scope, parts, candidates)
@@ -46,7 +46,8 @@ export const usersTop = endpoint({
     return {
       covers: { from: startDate, to: endDate },
       data: listed
-        .map((entry) => ({ ...entry, user: nameOf.get(entry.user) ?? '' }))
+        // Who is being removed right now has no name any more.
+        .flatMap((entry) => (nameOf.has(entry.user) ? [{ ...entry, user: nameOf.get(entry.user) as string }] : []))
         .sort((a, b) => b.total - a.total || Buffer.compare(Buffer.from(a.user), Buffer.from(b.user)))
         .slice(0, places),
     }
@@ -65,7 +66,7 @@ const TIE_MARGIN = 1_000
 async function ranking(store: Store, scope: Scope, parts: Parts, places: number): Promise<number[]> {
   const raw = `
     SELECT user_no, toUInt64(1) AS events FROM events
-    WHERE tenant = {tenant:UInt32} AND ${IN_RAW}${filters(scope)}` as const
+    WHERE tenant = {tenant:UInt32} AND ${IN_RAW} AND user != ''${filters(scope)}` as const
   const spans = `
     SELECT user_no, events
     FROM user_activity

@@ -3,6 +3,7 @@
  * child is told in `embedded-server.ts`.
  *
  *     <dataDir>/clickhouse/   the data, ClickHouse's own layout
+ *     <dataDir>/backups/      backups (backup.ts)
  *     <dataDir>/run/          configuration, written anew at every start, and clickhouse.log (warnings, 2 MB at most)
  */
 import { fork } from 'node:child_process'
@@ -55,13 +56,16 @@ const START_TIMEOUT_MS = 120_000
 const LOCK_RETRY_MS = 3_000
 const BACK_OFF_MS = { first: 100, max: 5_000, forgottenAfter: 30_000 }
 
-const CONFIG = `<clickhouse>
+const configFor = (dataDir: string) => `<clickhouse>
   <logger>
     <log>clickhouse.log</log>
     <size>1M</size>
     <count>1</count>
   </logger>
   <users_config>users.xml</users_config>
+  <backups>
+    <allowed_path>${join(dataDir, 'backups').replace(/&/g, '&amp;').replace(/</g, '&lt;')}</allowed_path>
+  </backups>
   <max_concurrent_queries>200</max_concurrent_queries>
   <!-- The machine has other things to do. -->
   <max_server_memory_usage_to_ram_ratio>0.7</max_server_memory_usage_to_ram_ratio>
@@ -268,7 +272,7 @@ async function writeConfiguration(dataDir: string): Promise<void> {
   // A second service on the same directory gets this far before ClickHouse's lock turns it away. It writes what is
   // there already, under a name of its own first, so that a server which restarts just then reads whole files.
   const files = {
-    'config.xml': CONFIG,
+    'config.xml': configFor(dataDir),
     'users.xml': USERS,
     'users.d/analytics.xml': await readFile(SHARED_USERS_FILE, 'utf8'),
   }

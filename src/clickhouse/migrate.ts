@@ -56,11 +56,31 @@ const TABLE = `
   ORDER BY (version, attempt, state)
   SETTINGS non_replicated_deduplication_window = 10000`
 
+/**
+ * Rollups that have to be made anew from the raw log (src/ingest/rebuild.ts), and how far that is: the greatest
+ * (version, phase, key, start) of a rollup counts.
+ */
+const REBUILDS = `
+  CREATE TABLE IF NOT EXISTS rebuilds
+  (
+    name    String COMMENT 'of the rollup',
+    version UInt32 COMMENT 'of the file that asks for it',
+    phase   UInt8  COMMENT '0: days of tenants are written, 1: spans of the coarse levels are, 2: it is complete',
+    key     UInt32 COMMENT 'written so far: the tenant, in phase 1 the level',
+    start   UInt32 COMMENT 'and of it the day or span, epoch seconds',
+    at      DateTime64(3, 'UTC') DEFAULT now64(3)
+  )
+  ENGINE = MergeTree
+  ORDER BY (name, version, phase, key, start)
+  SETTINGS non_replicated_deduplication_window = 1000`
+
 interface MigrationFile {
   readonly version: number
   readonly name: string
   readonly checksum: string
   readonly statements: string[]
+  /** Rollups that a line `-- rebuild: …` names: in a database with events they are to be made anew from those. */
+  readonly rebuild: string[]
 }
 
 type State = 'started' | 'failed' | 'done'
@@ -95,6 +115,7 @@ export async function migrate(options: MigrateOptions): Promise<{ applied: strin
     query_params: { database },
   })
   await server.command(TABLE)
+  await server.command(REBUILDS)
   refuseForeign(files, await server.latest(), database)
 
   const applied: string[] = []
@@ -140,6 +161,7 @@ export async function migrate(options: MigrateOptions): Promise<{ applied: strin
         throw new MigrationError(`migration ${file.name}, statement ${index + 1}: ${reason}`, { cause: error })
       }
     }
+    for (const rollup of file.rebuild) await server.askForRebuild(rollup, file.version)
     await server.record(file, attempt, runner, 'done')
     log('info', `migration ${file.name} applied in ${Math.round(performance.now() - began)} ms`)
   }
@@ -177,6 +199,18 @@ function connect(client: ClickHouseClient, database: string) {
           insert_deduplication_token: `${state}-${file.version}-${attempt}`,
           async_insert: 0,
         },
+      })
+    },
+
+    /** Where there are no events there is nothing to make anew. */
+    async askForRebuild(name: string, version: number): Promise<void> {
+      await client.command({
+        query: `
+          INSERT INTO rebuilds (name, version, phase, key, start)
+          SELECT {name:String}, {version:UInt32}, 0, 0, 0 WHERE (SELECT count() FROM events) > 0`,
+        query_params: { name, version },
+        http_headers,
+        clickhouse_settings: { insert_deduplicate: 0, wait_end_of_query: 1 },
       })
     },
 
@@ -232,6 +266,7 @@ async function readFiles(directory: string): Promise<MigrationFile[]> {
         name,
         checksum: createHash('sha256').update(text).digest('hex'),
         statements: splitStatements(text),
+        rebuild: /^-- rebuild: (.+)$/m.exec(text)?.[1]?.split(', ') ?? [],
       }
     }),
   )

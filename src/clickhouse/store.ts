@@ -45,7 +45,7 @@ export interface StoreOptions {
 }
 
 /** Tables that hold rows of several tenants, with the filter that ClickHouse adds to every read of them. */
-const TENANT_TABLES = ['events', 'activity', 'user_activity', 'user_ranks', 'answers', 'names'] as const
+const TENANT_TABLES = ['events', 'activity', 'user_activity', 'user_ranks', 'answers', 'names', 'removals'] as const
 
 /** ClickHouse error codes: https://github.com/ClickHouse/ClickHouse/blob/master/src/Common/ErrorCodes.cpp */
 const TOO_EXPENSIVE: Record<string, string> = {
@@ -245,6 +245,15 @@ export class Store {
   async deleteRows(table: string, where: string, params: Record<string, unknown> = {}): Promise<void> {
     await this.admin.command({
       query: `ALTER TABLE ${table} DELETE WHERE ${where}`,
+      query_params: params,
+      clickhouse_settings: { mutations_sync: '1', wait_end_of_query: 1 },
+    })
+  }
+
+  /** Changes columns of rows; returns when all of them are changed. */
+  async updateRows(table: string, columns: string, where: string, params: Record<string, unknown> = {}): Promise<void> {
+    await this.admin.command({
+      query: `ALTER TABLE ${table} UPDATE ${columns} WHERE ${where}`,
       query_params: params,
       clickhouse_settings: { mutations_sync: '1', wait_end_of_query: 1 },
     })

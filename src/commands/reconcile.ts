@@ -80,8 +80,9 @@ async function here(): Promise<Result> {
   try {
     const service = await createService({ config, clickhouse, database: config.CLICKHOUSE_DATABASE, log })
     try {
-      const { store, seals, writer, names } = service
-      return await readable(await reconcile(store, seals, (work) => writer.exclusive(work), range), names)
+      const { store, seals, writer, names, retention } = service
+      const kept = { ...range, horizon: retention.horizon }
+      return await readable(await reconcile(store, seals, (work) => writer.exclusive(work), kept), names)
     } finally {
       await service.close()
     }

@@ -38,6 +38,8 @@ export class AnswerCache {
   readonly #flights = new Map<string, Flight>()
   /** Counts the commits of each tenant. */
   readonly #versions = new Map<number, number>()
+  /** Counts what changed the answers of all tenants; part of each one's version. */
+  #all = 0
   readonly #maxAgeMs: number
   hits = 0
   misses = 0
@@ -85,7 +87,7 @@ export class AnswerCache {
     caller: AbortSignal,
     find: (signal: AbortSignal) => Promise<{ body: string; covers: Range }>,
   ): Promise<Kept> {
-    const version = this.#versions.get(tenant) ?? 0
+    const version = this.#versionOf(tenant)
     const shared = this.#flights.get(key)
     const flight =
       shared?.version === version && !shared.controller.signal.aborted
@@ -117,7 +119,7 @@ export class AnswerCache {
     const answer = find(controller.signal)
       .then(({ body, covers }) => {
         const kept = { body, etag: `"${createHash('sha1').update(body).digest('base64url')}"` }
-        if (tenant > 0 && (this.#versions.get(tenant) ?? 0) === version) {
+        if (tenant > 0 && this.#versionOf(tenant) === version) {
           this.#keep(key, { ...kept, tenant, covers, expires: this.#expiry(covers, now) })
         }
         return kept
@@ -140,6 +142,22 @@ export class AnswerCache {
       const entry = this.#entries.peek(key)
       if (!entry || touches(sorted, entry.covers)) this.#entries.delete(key)
     }
+  }
+
+  /** Drops every answer, also what is under way. */
+  forgetAll(): void {
+    this.#all++
+    this.#entries?.clear()
+  }
+
+  /** Drops every answer of a tenant, also what is under way. */
+  forget(tenant: number): void {
+    this.#versions.set(tenant, (this.#versions.get(tenant) ?? 0) + 1)
+    for (const key of this.#byTenant.get(tenant) ?? []) this.#entries?.delete(key)
+  }
+
+  #versionOf(tenant: number): number {
+    return (this.#versions.get(tenant) ?? 0) + this.#all
   }
 
   #keep(key: string, entry: Entry): void {

@@ -170,6 +170,14 @@ export function requireScope(principal: Principal, scope: string): void {
   })
 }
 
+/** @throws ApiError 403 where the token is narrowed to some assistants: what is asked for concerns all of them. */
+export function requireAllAssistants(principal: Principal): void {
+  if (principal.assistants === null) return
+  throw new ApiError(403, 'forbidden', 'The token reaches some assistants only.', {
+    headers: { 'WWW-Authenticate': `${CHALLENGE}, error="insufficient_scope"` },
+  })
+}
+
 /**
  * RFC 6750 section 3.1: a request without credentials, or with another scheme's, gets a challenge without an error
  * code. It asks for 400 where the header is malformed; this service says 401 `invalid_token` there as well, because

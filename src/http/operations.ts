@@ -1,9 +1,12 @@
 /** What operators and orchestrators ask: is it alive, is it ready, do the rollups still say what the raw log says. */
 import { Hono } from 'hono'
-import { badRequest } from './errors.ts'
-import { readParameters, choice, moment } from '../analytics/parameters.ts'
+import { ApiError, badRequest, unavailable } from './errors.ts'
+import { readParameters, choice, moment, text } from '../analytics/parameters.ts'
+import { BACKUP_NAME, BackupError, type Backups } from '../clickhouse/backup.ts'
 import type { Store } from '../clickhouse/store.ts'
 import { reconcile, type Reconciliation } from '../ingest/reconcile.ts'
+import type { Rebuilds } from '../ingest/rebuild.ts'
+import type { Retention } from '../ingest/retention.ts'
 import type { Seals } from '../ingest/seals.ts'
 import type { Writer } from '../ingest/writer.ts'
 import type { Log } from '../log.ts'
@@ -15,8 +18,11 @@ export interface OperationsParts {
   readonly store: Store
   readonly names: Names
   readonly seals: Seals
+  readonly rebuilds: Rebuilds
+  readonly retention: Retention
   readonly writer: Writer
   readonly verifier: Verifier
+  readonly backups: Backups
   readonly clock: () => number
   readonly log: Log
   /** Told which answers a repair may have changed. */
@@ -40,10 +46,12 @@ export class SelfCheck {
   }
 
   async run(): Promise<void> {
-    const { store, seals, writer, clock, log } = this.#parts
+    const { store, seals, rebuilds, retention, writer, clock, log } = this.#parts
+    // What is not complete differs, and is not read.
+    if (rebuilds.pending.size > 0) return
     try {
       const now = clock()
-      const range = { from: now - SELF_CHECK_MS, to: now, repair: false }
+      const range = { from: now - SELF_CHECK_MS, to: now, repair: false, horizon: retention.horizon }
       const { drift } = await reconcile(store, seals, (work) => writer.exclusive(work), range)
       this.last = { drift: drift.length, at: now }
       if (drift.length > 0) log('error', 'rollups differ from the raw log: run npm run reconcile', { days: drift.length })
@@ -63,6 +71,15 @@ export const reconcileParameters = {
   repair: choice(['false', 'true'], 'Whether to write anew what differs.'),
 }
 
+export const backupParameters = {
+  name: text(
+    (name) => BACKUP_NAME.test(name),
+    'wants 1 to 100 letters, digits and . _ -, a letter or digit first',
+    'What it is kept as; by default analytics- and the present. Asking for the same name again waits for it.',
+    'analytics-2011-02-25',
+  ),
+}
+
 /** Routes under /health and /operations. */
 export function operations(parts: OperationsParts, check: SelfCheck) {
   const app = new Hono()
@@ -78,6 +95,7 @@ export function operations(parts: OperationsParts, check: SelfCheck) {
         clickhouse: clickhouse ? 'ok' : 'out of reach',
         ingestion: parts.writer.healthy ? 'ok' : 'events cannot be stored',
         queuedEvents: parts.writer.queued,
+        rebuilding: parts.rebuilds.progress,
         drift: check.last && { days: check.last.drift, checkedAt: toIso(check.last.at) },
       },
       ready ? 200 : 503,
@@ -88,10 +106,27 @@ export function operations(parts: OperationsParts, check: SelfCheck) {
   app.post('/operations/reconcile', async (c) => {
     requireScope(await parts.verifier.verify(c.req.header('Authorization')), 'analytics:operate')
     const given = readParameters(reconcileParameters, new URL(c.req.url).search)
-    const range = { from: given.startDate ?? MIN_INSTANT, to: given.endDate ?? MAX_INSTANT, repair: given.repair === 'true', onRepaired: parts.onRepaired }
+    const range = { from: given.startDate ?? MIN_INSTANT, to: given.endDate ?? MAX_INSTANT, repair: given.repair === 'true', horizon: parts.retention.horizon, onRepaired: parts.onRepaired }
     if (range.from >= range.to) throw badRequest([{ parameter: 'endDate', message: 'must be after startDate' }])
     const result = await reconcile(parts.store, parts.seals, (work) => parts.writer.exclusive(work), range)
     return c.json({ success: true, data: await readable(result, parts.names) })
+  })
+
+  app.post('/operations/backup', async (c) => {
+    requireScope(await parts.verifier.verify(c.req.header('Authorization')), 'analytics:operate')
+    const given = readParameters(backupParameters, new URL(c.req.url).search)
+    const name = given.name ?? `analytics-${toIso(parts.clock()).replace(/[:.]/g, '-')}`
+    try {
+      const made = await parts.backups.make(name)
+      return c.json({ success: true, data: made ? { ...made, status: 'complete' } : { name, status: 'running', bytes: 0, files: 0 } })
+    } catch (error) {
+      if (!(error instanceof BackupError)) throw error
+      if (/already exists|is under way/i.test(error.message)) {
+        const message = 'There is a backup of this name, or another one is under way.'
+        throw new ApiError(409, 'backup_exists', message, { headers: { 'Retry-After': '60' } })
+      }
+      throw unavailable('The backup cannot be made: the log says why.', 60, error)
+    }
   })
   return app
 }

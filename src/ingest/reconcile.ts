@@ -8,7 +8,7 @@
  */
 import { SettingsMap } from '@clickhouse/client'
 import { randomUUID } from 'node:crypto'
-import { ACROSS_LEVELS, COARSE, DAY, FLEET_LEVELS, QUARTER } from '../analytics/levels.ts'
+import { ACROSS_LEVELS, COARSE, DAY, FLEET_LEVELS, QUARTER, type RollupTable } from '../analytics/levels.ts'
 import { dateTime64, type Store } from '../clickhouse/store.ts'
 import { sealFrom, type Seals } from './seals.ts'
 
@@ -54,21 +54,28 @@ interface DayRow {
 /** A rollup as it is compared: rows of `table` at `level`, for one kind of key. */
 interface Rollup {
   readonly name: string
-  readonly table: 'activity' | 'user_activity'
+  readonly table: RollupTable
   readonly level: number
   readonly by: 'fleet' | 'assistant' | 'user'
 }
 
+/** Users whose removal is under way are in some tables still and in others not (src/ingest/removals.ts). */
+const SETTLED = `
+    AND (tenant, user_no) NOT IN (
+      SELECT tenant, user_no FROM removals GROUP BY tenant, user_no HAVING countIf(state = 'done') = 0)`
+
 /**
  * What identifies a row within its span, how large its sets are (`users`, `assistants`), by the raw log and as stored, and
- * the number of events that users are ranked by.
- * Only the fleet's rows carry the set of their assistants.
+ * the number of events that users are ranked by. Only the fleet's rows carry the set of their assistants. Events without a
+ * name, of users who were removed, are nobody's.
  */
 const KEYS = {
   fleet: {
     key: { raw: 'toUInt32(0)', stored: 'assistant_no' },
     only: 'assistant_no = 0',
     ranked: 'a + b + c + d',
+    named: '',
+    settled: '',
     users: { raw: 'uniqExact(user_no)', stored: 'groupBitmapMerge(users)' },
     assistants: { raw: 'uniqExact(assistant_no)', stored: 'length(groupUniqArrayArray(assistants))' },
   },
@@ -76,6 +83,8 @@ const KEYS = {
     key: { raw: 'assistant_no', stored: 'assistant_no' },
     only: 'assistant_no > 0',
     ranked: 'a + b + c + d',
+    named: '',
+    settled: '',
     users: { raw: 'uniqExact(user_no)', stored: 'groupBitmapMerge(users)' },
     assistants: { raw: '0', stored: '0' },
   },
@@ -83,6 +92,8 @@ const KEYS = {
     key: { raw: 'user_no', stored: 'user_no' },
     only: 'user_no > 0',
     ranked: 'sum(events)',
+    named: ` AND user != ''${SETTLED}`,
+    settled: SETTLED,
     users: { raw: '0', stored: '0' },
     assistants: { raw: 'uniqExact(assistant_no)', stored: 'length(groupUniqArrayArray(assistants))' },
   },
@@ -113,7 +124,7 @@ const rawRows = ({ by }: Rollup) => `
     toUnixTimestamp64Milli(max(timestamp)) AS last, count() AS ranked,
     toUInt64(${KEYS[by].users.raw}) AS users, toUInt64(${KEYS[by].assistants.raw}) AS assistants
   FROM events
-  WHERE timestamp >= {from:DateTime64(3, 'UTC')} AND timestamp < {to:DateTime64(3, 'UTC')}
+  WHERE timestamp >= {from:DateTime64(3, 'UTC')} AND timestamp < {to:DateTime64(3, 'UTC')}${KEYS[by].named}
   GROUP BY tenant, day, key`
 
 const storedRows = ({ table, by }: Rollup) => `
@@ -123,7 +134,7 @@ const storedRows = ({ table, by }: Rollup) => `
     toUnixTimestamp64Milli(max(last_at)) AS last, ${KEYS[by].ranked} AS ranked,
     toUInt64(${KEYS[by].users.stored}) AS users, toUInt64(${KEYS[by].assistants.stored}) AS assistants
   FROM ${table}
-  WHERE level = {level:UInt8} AND ${KEYS[by].only}
+  WHERE level = {level:UInt8} AND ${KEYS[by].only}${KEYS[by].settled}
     AND start >= {from:DateTime64(3, 'UTC')} AND start < {to:DateTime64(3, 'UTC')}
   GROUP BY tenant, day, key`
 
@@ -137,6 +148,8 @@ export interface ReconcileOptions {
   readonly from: number
   readonly to: number
   readonly repair: boolean
+  /** Nothing of before is kept, or compared; epoch milliseconds. */
+  readonly horizon?: number
   /** Told of what was written anew: answers that depend on a span of time with one of these moments in it were wrong. */
   readonly onRepaired?: ((tenant: number, moments: readonly number[]) => void) | undefined
 }
@@ -156,7 +169,7 @@ export async function reconcile(
   store: Store,
   seals: Seals,
   exclusive: Exclusive,
-  { from, to, repair, onRepaired = () => {} }: ReconcileOptions,
+  { from, to, repair, horizon = 0, onRepaired = () => {} }: ReconcileOptions,
 ): Promise<Reconciliation> {
   const result: Reconciliation = { days: 0, drift: [], repaired: 0 }
   const compareAll = async (rollups: readonly Rollup[], seconds: number, start: number, end: number) => {
@@ -177,11 +190,12 @@ export async function reconcile(
   }
   const occupied = await occupiedRange(store)
   if (!occupied) return result
-  const first = Math.max(from, occupied.from)
+  const first = Math.max(from, occupied.from, horizon)
   const last = Math.min(to, occupied.to + 1)
   await compareAll(ROLLUPS, DAY.seconds, whole(first, DAY.seconds, Math.floor), whole(last, DAY.seconds, Math.ceil))
   for (const [index, level] of COARSE.entries()) {
-    const start = whole(first, level.seconds, Math.floor)
+    // A span that begins before the horizon is not read any more.
+    const start = Math.max(whole(first, level.seconds, Math.floor), whole(horizon, level.seconds, Math.ceil))
     const end = Math.min(whole(last, level.seconds, Math.ceil), seals.sealedUntil[index] ?? 0)
     await compareAll(COARSE_ROLLUPS.filter((rollup) => rollup.level === level.id), level.seconds, start, end)
   }
@@ -235,7 +249,7 @@ async function compare(store: Store, rollup: Rollup, seconds: number, from: numb
 }
 
 /** Where rows are written anew: days or spans of tenants. */
-interface Place {
+export interface Place {
   readonly tenant: number
   readonly start: number
 }
@@ -243,8 +257,8 @@ interface Place {
 /** Writes the drifted days (or spans) anew; all levels of a day come from one pass over its raw events. */
 async function rewrite(store: Store, rollups: readonly Rollup[], drift: readonly Drift[]): Promise<void> {
   const byName = new Map(rollups.map((rollup) => [rollup.name, rollup]))
-  const days = new Map<Rollup['table'], Map<string, Place>>()
-  const spans = new Map<string, { table: Rollup['table']; level: number; from: number; tenants: Set<number> }>()
+  const days = new Map<RollupTable, Map<string, Place>>()
+  const spans = new Map<string, { table: RollupTable; level: number; from: number; tenants: Set<number> }>()
   for (const { rollup: name, tenant, start } of drift) {
     const { table, level } = byName.get(name) as Rollup
     if (COARSE_IDS.includes(level)) {
@@ -270,8 +284,8 @@ const REWRITE_DAYS = 500
 
 const milliseconds = (second: number) => `fromUnixTimestamp64Milli(${second * 1000})`
 
-/** Days of tenants, with the view's own SELECT over their raw events. */
-async function rewriteDays(store: Store, table: Rollup['table'], places: readonly Place[]): Promise<void> {
+/** Days of tenants, with the view's own SELECT over their raw events. Runs in the writer's lane. */
+export async function rewriteDays(store: Store, table: RollupTable, places: readonly Place[]): Promise<void> {
   const [view] = await store.adminRows<{ select: string; database: string }>(
     `SELECT as_select AS select, database FROM system.tables WHERE database = currentDatabase() AND name = {view:String}`,
     { view: `${table}_mv` },
@@ -285,10 +299,9 @@ async function rewriteDays(store: Store, table: Rollup['table'], places: readonl
     `tenant IN (${tenants}) AND ${time} >= ${start} AND ${time} < ${end}
      AND (tenant, intDiv(toUnixTimestamp(${time}), ${DAY.seconds}) * ${DAY.seconds})
        IN (${places.map(({ tenant, start: day }) => `(${tenant}, ${day})`).join(', ')})`
-  await store.deleteRows(
-    table,
-    `${IS_FINE} AND ${within('start', `fromUnixTimestamp(${from})`, `fromUnixTimestamp(${until})`)}`,
-  )
+  const spot = `${IS_FINE} AND ${within('start', `fromUnixTimestamp(${from})`, `fromUnixTimestamp(${until})`)}`
+  const [there] = await store.adminRows<{ rows: number }>(`SELECT toUInt32(count()) AS rows FROM ${table} WHERE ${spot}`)
+  if (there && there.rows > 0) await store.deleteRows(table, spot)
   const columns = await store.adminRows<{ name: string }>(
     `SELECT name FROM system.columns WHERE database = currentDatabase() AND table = {table:String} AND default_kind != 'MATERIALIZED'
      ORDER BY position`,

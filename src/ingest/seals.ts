@@ -36,9 +36,13 @@ export class Seals {
   #sealedUntil: number[] = COARSE.map(() => 0)
   #doubtful = false
 
-  constructor(store: Store, clock: () => Instant) {
+  readonly #waits: () => boolean
+
+  /** @param waits true while the rows of finer levels are not complete (rebuild.ts): nothing is sealed then */
+  constructor(store: Store, clock: () => Instant, waits: () => boolean = () => false) {
     this.#store = store
     this.#clock = clock
+    this.#waits = waits
   }
 
   /** Epoch seconds by coarse level; a snapshot that may be kept for the length of a request. */
@@ -54,7 +58,10 @@ export class Seals {
     return this.#doubtful
   }
 
-  /** Reads how far the levels are; a database without events starts sealed up to now, so a backfill needs no sealing. */
+  /**
+   * Reads how far the levels are. A database without events starts sealed up to now, so a backfill needs no sealing; one
+   * with events and no seals starts sealed up to the first of them.
+   */
   async load(): Promise<void> {
     const rows = await this.#store.readInternal<{ level: number; until: number }>(
       'seals',
@@ -62,9 +69,13 @@ export class Seals {
     )
     const known = new Map(rows.map((row) => [row.level, row.until]))
     if (rows.length === 0) {
-      const [row] = await this.#store.readInternal<{ any: number }>('events_any', `SELECT count() > 0 AS any FROM events`)
+      const [row] = await this.#store.readInternal<{ any: number; first: number }>(
+        'events_first',
+        `SELECT count() > 0 AS any, toUnixTimestamp(min(timestamp)) AS first FROM events`,
+      )
       const now = Math.floor(this.#clock() / 1000) - LATE_SECONDS
-      for (const level of COARSE) known.set(level.id, row?.any ? 0 : Math.floor(now / level.seconds) * level.seconds)
+      const until = row?.any ? Math.min(row.first, now) : now
+      for (const level of COARSE) known.set(level.id, Math.floor(until / level.seconds) * level.seconds)
       // All at once: a level that is missing would be sealed span by span from 1970 on.
       await this.#record(...known)
     }
@@ -74,6 +85,7 @@ export class Seals {
 
   /** The next span to seal: of the finest level whose span is over and complete in the level below. */
   #next() {
+    if (this.#waits()) return null
     const now = Math.floor(this.#clock() / 1000) - LATE_SECONDS
     for (const [at, level] of COARSE.entries()) {
       const from = this.#sealedUntil[at] ?? 0

@@ -11,12 +11,15 @@ import { lateLevels } from '../analytics/levels.ts'
 import { dateTime64, slices, type Store } from '../clickhouse/store.ts'
 import { unavailable } from '../http/errors.ts'
 import type { NameKind, Names } from '../names.ts'
+import { toIso } from '../time/calendar.ts'
 import type { Seals } from './seals.ts'
 import type { Event } from './event.ts'
 import { completeEvents } from './complete.ts'
 import { IdFilter, idHash } from './id-filter.ts'
 import type { Entry, Insert, Journal } from './journal.ts'
 import { LONGEST_INSERT_MS, type Lane } from './lane.ts'
+import type { Removals } from './removals.ts'
+import type { Retention } from './retention.ts'
 
 export interface Rejection {
   /** Position in the caller's batch, from 0. */
@@ -77,6 +80,9 @@ const EVENT_COLUMNS = [
   'late_levels',
 ] as const
 
+/** Where each column stands in a row. */
+const AT = Object.fromEntries(EVENT_COLUMNS.map((name, at) => [name, at])) as Record<(typeof EVENT_COLUMNS)[number], number>
+
 /** One block, one token, every view: see clickhouse/002_events.sql. */
 const INSERT_SETTINGS: ClickHouseSettings = {
   async_insert: 0,
@@ -99,6 +105,8 @@ export interface WriterOptions {
   journal: Journal
   seals: Seals
   lane: Lane
+  removals: Removals
+  retention: Retention
   filterMegabytes: number
   /** Told before the callers are: these events of a tenant are now in every table. */
   onStored?: (tenant: number, timestamps: readonly number[]) => void
@@ -132,8 +140,10 @@ export class Writer {
 
   /** Completes what an earlier run left half done, then starts taking batches. */
   async start(): Promise<void> {
-    const { journal, log, seals } = this.#options
+    const { journal, log, seals, removals, retention } = this.#options
     await seals.load()
+    await removals.learn()
+    await retention.load()
     for (const entry of await journal.pending()) {
       log('warn', 'completing an insert of an earlier run', { name: entry.name })
       await this.#insertUntilStored(entry, 'sent before')
@@ -287,7 +297,7 @@ export class Writer {
 
   /** Decides about every event of a group and writes out the rows to insert. */
   async #prepare(group: readonly Waiting[]) {
-    const { seals } = this.#options
+    const { seals, retention } = this.#options
     const tenantNumbers = await this.#numbersOf(0, 'tenant', group.map(({ batch }) => batch.tenant))
     const byTenant = new Map<number, Array<{ event: Event; index: number; receipt: Receipt }>>()
     const receipts = group.map(({ batch }) => {
@@ -307,7 +317,9 @@ export class Writer {
       const fresh: Event[] = []
       for (const { event, index, receipt } of items) {
         const twin = seen.get(event.id) ?? stored.get(event.id)
-        if (!twin) {
+        if (event.timestamp < retention.horizon) {
+          receipt.rejected.push({ index, message: `timestamp is too old: nothing before ${toIso(retention.horizon)} is kept` })
+        } else if (!twin) {
           seen.set(event.id, event)
           fresh.push(event)
           receipt.accepted++
@@ -384,7 +396,9 @@ export class Writer {
       if (last === undefined) {
         const [row] = await store.readInternal<{ last: number }>(
           'names_last',
-          `SELECT max(number) AS last FROM names WHERE tenant = {tenant:UInt32} AND kind = {kind:String}`,
+          // Nor is the number of somebody who was removed used again.
+          `SELECT greatest((SELECT max(number) FROM names WHERE tenant = {tenant:UInt32} AND kind = {kind:String}),
+             (SELECT max(user_no) FROM removals WHERE tenant = {tenant:UInt32} AND {kind:String} = 'user')) AS last`,
           { tenant, kind },
         )
         last = row?.last ?? 0
@@ -426,7 +440,7 @@ export class Writer {
   /** Journalled inserts are sent until they are stored: nothing else can be known about them. */
   async #insertUntilStored({ epoch, inserts }: Entry, sentBefore?: 'sent before'): Promise<void> {
     const { lane, log } = this.#options
-    for (const insert of inserts) {
+    for (let insert of inserts) {
       let again = sentBefore !== undefined
       let completions = 0
       for (let wait = 50; ; wait = Math.min(wait * 2, 2_000)) {
@@ -438,6 +452,7 @@ export class Writer {
             })
             return
           }
+          if (again || turn.epoch !== epoch) insert = await this.#withoutRemoved(insert)
           await this.#insert(insert)
           if (again && insert.table === 'events') await this.#complete(insert, ++completions)
           break
@@ -448,6 +463,27 @@ export class Writer {
         }
       }
     }
+  }
+
+  /** The insert without the names of users who were removed since it was written. */
+  async #withoutRemoved(insert: Insert): Promise<Insert> {
+    if (insert.table !== 'events') return insert
+    const rows = insert.rows.split('\n').map((line) => JSON.parse(line) as unknown[])
+    const users = new Map<number, Set<number>>()
+    for (const row of rows) {
+      const tenant = row[AT.tenant] as number
+      users.set(tenant, (users.get(tenant) ?? new Set()).add(row[AT.user_no] as number))
+    }
+    for (const [tenant, numbers] of users) {
+      const removed = await this.#options.removals.among(tenant, [...numbers])
+      if (removed.size === 0) continue
+      for (const row of rows) {
+        if (row[AT.tenant] === tenant && removed.has(row[AT.user_no] as number)) {
+          for (const column of [AT.user, AT.trace_id, AT.metadata]) row[column] = ''
+        }
+      }
+    }
+    return { ...insert, rows: rows.map((row) => JSON.stringify(row)).join('\n') }
   }
 
   /** See complete.ts. What cannot be put right in minutes is left to `npm run reconcile`: it must not stop everything. */
@@ -495,8 +531,10 @@ export class Writer {
 
   /** Learns what other instances stored since this one last looked. */
   async #catchUp(): Promise<void> {
-    const { store, seals } = this.#options
+    const { store, seals, removals, retention } = this.#options
     await seals.load()
+    await removals.learn()
+    await retention.load()
     this.#lastNumber.clear()
     if (!this.#filter.isComplete) return
     const now = await store.now()
@@ -537,7 +575,11 @@ export class Writer {
 /** Refusals for callers hide what is behind them. */
 const reasonOf = (error: unknown): string => String((error as Error).cause ?? error)
 
-const sameContent = (a: Event, b: Event): boolean =>
+/** Whether an event is the stored one; of somebody who was removed, as far as it can still be told. */
+const sameContent = (stored: Event, sent: Event): boolean =>
+  isEqual(stored, stored.user === '' ? { ...sent, user: '', traceId: '', metadata: '' } : sent)
+
+const isEqual = (a: Event, b: Event): boolean =>
   a.timestamp === b.timestamp &&
   a.eventType === b.eventType &&
   a.assistant === b.assistant &&

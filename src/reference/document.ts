@@ -5,10 +5,11 @@
 import { readFileSync } from 'node:fs'
 import { toJsonSchema, toJsonSchemaDefs, type ConversionConfig } from '@valibot/to-json-schema'
 import * as v from 'valibot'
-import { ANSWERS, ERROR_CODES, Liveness, NAMED, Readiness, RECEIVED, RECONCILED } from '../analytics/answers.ts'
+import { ANSWERS, BACKED_UP, ERROR_CODES, Liveness, NAMED, Readiness, RECEIVED, RECONCILED, REMOVED } from '../analytics/answers.ts'
 import { ENDPOINTS } from '../analytics/endpoints.ts'
 import { MEDIA_TYPES } from '../analytics/formats.ts'
-import { reconcileParameters } from '../http/operations.ts'
+import { MAX_ID_LENGTH } from '../analytics/parameters.ts'
+import { backupParameters, reconcileParameters } from '../http/operations.ts'
 import { MAX_BYTES, MAX_EVENTS } from '../ingest/post-events.ts'
 import { sentEvent } from '../ingest/sent-event.ts'
 
@@ -37,7 +38,7 @@ export interface Schema {
 
 export interface Parameter {
   name: string
-  in: 'query' | 'header'
+  in: 'query' | 'header' | 'path'
   required: boolean
   description: string
   schema: Schema
@@ -118,7 +119,7 @@ export const WORDS: Readonly<Record<Path, Words>> = {
     summary: 'Event log',
     description: 'The raw events of the range, newest first, as pages to be followed by `cursor`.',
     files:
-      'Or as one file in NDJSON, CSV or Parquet that holds all of them. NDJSON can be sent back to this address as it is. CSV is RFC 4180 and every text in it is exact, so one may begin with `=`, `+`, `-` or `@`: a spreadsheet should import it as text.',
+      'Or as one file in NDJSON, CSV or Parquet that holds all of them. NDJSON can be sent back to this address as it is, but for events of users who were removed. CSV is RFC 4180 and every text in it is exact, so one may begin with `=`, `+`, `-` or `@`: a spreadsheet should import it as text.',
   },
   '/analytics/assistants': {
     operationId: 'assistants',
@@ -151,11 +152,11 @@ const REFUSALS = {
   400: ['BadRequest', 'Parameters or a body that cannot be used, each named in `details`; or a question that is too expensive.', []],
   401: ['Unauthorized', 'No token, or one that is refused.', ['WWW-Authenticate']],
   403: ['Forbidden', 'The token lacks the scope.', ['WWW-Authenticate']],
-  404: ['NotFound', 'There is nothing at this address.', []],
+  404: ['NotFound', 'There is nothing at this address, or nobody with this id.', []],
   405: ['MethodNotAllowed', 'The address knows other methods, listed in `Allow`.', ['Allow']],
   406: ['NotAcceptable', '`Accept` names no format that can be had.', ['RateLimit', 'RateLimit-Policy']],
   408: ['TooSlow', 'The request took too long to arrive.', []],
-  409: ['InProgress', 'A request with this Idempotency-Key is still under way.', ['Retry-After']],
+  409: ['InProgress', 'A request with this Idempotency-Key is still under way; of a backup, there is one of this name.', ['Retry-After']],
   413: ['TooLarge', `More than ${BYTES}, after decompression too, or more than ${EVENTS}.`, []],
   415: ['UnsupportedMediaType', 'A Content-Type or Content-Encoding that is not known.', []],
   417: ['ExpectationFailed', 'Expect may say 100-continue.', []],
@@ -323,6 +324,46 @@ function postEventsOperation(): Operation {
   }
 }
 
+function deleteUserOperation(): Operation {
+  return {
+    operationId: 'deleteUser',
+    tags: ['Ingestion'],
+    summary: 'Remove a user',
+    description:
+      'Takes the user’s id, and the trace and metadata of the user’s events, out of everything that is stored. The events stay as counts of nobody, so every sum stays what it was; in the log their `user` is null. Cannot be undone. Can take minutes where the log is large; asked again after a failure it goes on where it stopped. Ids of events stay, so that an event that is sent again does not count again: they should name nobody. Not for tokens that are narrowed to assistants.',
+    security: TOKEN('analytics:admin'),
+    parameters: [
+      {
+        name: 'user',
+        in: 'path',
+        required: true,
+        description: 'Its id, percent-encoded.',
+        schema: { type: 'string', minLength: 1, maxLength: MAX_ID_LENGTH },
+        example: 'user_47c5944d63b3',
+      },
+    ],
+    responses: {
+      200: {
+        description: 'The receipt.',
+        headers: headers(...LIMITED),
+        content: { 'application/json': { schema: schemaOf(REMOVED), example: REMOVAL } },
+      },
+      ...refusals(400, 401, 403, 404, 429, 500, 503),
+    },
+  }
+}
+
+const REMOVAL = {
+  success: true,
+  data: {
+    receiptId: '0b7e4c1a-98f5-4a7b-8f0e-6f0a5c1d2e3f',
+    events: 3,
+    firstEventAt: '2011-02-24T12:30:00.000Z',
+    lastEventAt: '2011-02-24T18:02:11.000Z',
+    removedAt: '2011-02-25T08:00:00.000Z',
+  },
+}
+
 const EVENT_SENT = {
   id: 'e-1',
   eventType: 'incomingMessages',
@@ -366,7 +407,7 @@ function otherOperations() {
         content: {
           'application/json': {
             schema: ready,
-            example: { status: 'ok', clickhouse: 'ok', ingestion: 'ok', queuedEvents: 0, drift: null },
+            example: { status: 'ok', clickhouse: 'ok', ingestion: 'ok', queuedEvents: 0, rebuilding: [], drift: null },
           },
         },
       },
@@ -391,7 +432,33 @@ function otherOperations() {
       ...refusals(400, 401, 403, 500, 503),
     },
   }
-  return { '/health/live': { get: live }, '/health/ready': { get: readiness }, '/operations/reconcile': { post: reconcile } }
+  const backup: Operation = {
+    operationId: 'backup',
+    tags: ['Operations'],
+    summary: 'Make a backup',
+    description: 'Of the whole database at one moment, while events go on being stored. Where it takes longer than 20 seconds, ask again by its name.',
+    security: TOKEN('analytics:operate'),
+    parameters: parametersOf(backupParameters),
+    responses: {
+      200: {
+        description: 'What was made, or that it is under way.',
+        headers: headers(),
+        content: {
+          'application/json': {
+            schema: schemaOf(BACKED_UP),
+            example: { success: true, data: { name: 'analytics-2011-02-25', status: 'complete', bytes: 21784096, files: 643 } },
+          },
+        },
+      },
+      ...refusals(400, 401, 403, 409, 500, 503),
+    },
+  }
+  return {
+    '/health/live': { get: live },
+    '/health/ready': { get: readiness },
+    '/operations/reconcile': { post: reconcile },
+    '/operations/backup': { post: backup },
+  }
 }
 
 // -------------------------------------------------------------------------------------------------------------- document
@@ -401,7 +468,7 @@ export interface OpenApi {
   info: { title: string; version: string; summary: string; description: string; license: { name: string; identifier: string } }
   servers: Array<{ url: string; description: string }>
   tags: Array<{ name: string; description: string }>
-  paths: Record<string, { get?: Operation; post?: Operation }>
+  paths: Record<string, { get?: Operation; post?: Operation; delete?: Operation }>
   components: {
     securitySchemes: Record<string, object>
     headers: Record<string, { description: string; schema: Schema }>
@@ -414,6 +481,7 @@ export function openApi(): OpenApi {
   const paths: OpenApi['paths'] = {}
   for (const path of Object.keys(ENDPOINTS) as Path[]) paths[path] = { get: getOperation(path) }
   paths['/analytics/events'] = { ...paths['/analytics/events'], post: postEventsOperation() }
+  paths['/analytics/users/{user}'] = { delete: deleteUserOperation() }
   return {
     openapi: '3.1.0',
     info: {
@@ -437,7 +505,7 @@ export function openApi(): OpenApi {
           scheme: 'bearer',
           bearerFormat: 'JWT',
           description:
-            'A JWT of at most 8 KiB with `exp`, the company in `org`, and in `scope` one or more of `analytics:read`, `analytics:write` and, to operate the service, `analytics:operate`. `assistants`, a list, narrows it to those.',
+            'A JWT of at most 8 KiB with `exp`, the company in `org`, and in `scope` one or more of `analytics:read`, `analytics:write`, to remove users `analytics:admin` and, to operate the service, `analytics:operate`. `assistants`, a list, narrows it to those.',
         },
       },
       headers: Object.fromEntries(

@@ -89,6 +89,7 @@ function section({ method, path, operation }: Entry, document: OpenApi): Html {
   const ok = responses['200'] as Answer
   const json = ok.content?.['application/json'] as MediaType
   const inQuery = parameters.filter((parameter) => parameter.in === 'query')
+  const inPath = parameters.filter((parameter) => parameter.in === 'path')
   const inHeader = parameters.filter((parameter) => parameter.in === 'header')
   const formats = Object.keys(ok.content ?? {})
   const address = `${method.toUpperCase()} ${path}`
@@ -108,6 +109,7 @@ ${code('sh', curl(method, path, operation))}
 ${code('json', pretty(json.example))}
 </div>
 <div class="tables">
+${inPath.length > 0 ? html`<h4>In the path</h4>${parameterTable(id, `In the path of ${address}`, inPath)}` : ''}
 ${inQuery.length > 0 ? html`<h4>Query parameters</h4>${parameterTable(id, `Query parameters of ${address}`, inQuery)}` : ''}
 ${inHeader.length > 0 ? html`<h4>Headers</h4>${parameterTable(id, `Headers of ${address}`, inHeader)}` : ''}
 ${
@@ -304,10 +306,12 @@ function pretty(value: unknown, indent = ''): string {
 }
 
 function curl(method: string, path: string, { security, parameters, requestBody, 'x-query': query }: Operation): string {
-  const shown = query ?? Object.fromEntries(parameters.filter(({ required }) => required).map(({ name, example }) => [name, String(example)]))
+  const needed = parameters.filter((parameter) => parameter.in === 'query' && parameter.required)
+  const shown = query ?? Object.fromEntries(needed.map(({ name, example }) => [name, String(example)]))
   const search = new URLSearchParams(shown).toString()
-  const lines = [`curl "$URL${path}${search && `?${search}`}"`]
-  if (method === 'post' && !requestBody) lines.push('-X POST')
+  const filled = parameters.reduce((text, { name, example }) => text.replace(`{${name}}`, encodeURIComponent(String(example))), path)
+  const lines = [`curl "$URL${filled}${search && `?${search}`}"`]
+  if (method !== 'get' && !requestBody) lines.push(`-X ${method.toUpperCase()}`)
   if (security.length > 0) lines.push('-H "Authorization: Bearer $TOKEN"')
   if (requestBody) {
     lines.push('-H "Content-Type: application/json"', `--data '${JSON.stringify(requestBody.content['application/json']?.example)}'`)

@@ -11,7 +11,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import * as v from 'valibot'
 import { gunzipSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
-import { ANSWERS, ERROR_CODES, Failure, Liveness, Readiness, RECEIVED, RECONCILED } from '../../src/analytics/answers.ts'
+import { ANSWERS, BACKED_UP, ERROR_CODES, Failure, Liveness, Readiness, RECEIVED, RECONCILED, REMOVED } from '../../src/analytics/answers.ts'
 import { ENDPOINTS } from '../../src/analytics/endpoints.ts'
 import { EVENT_TYPES } from '../../src/analytics/parameters.ts'
 import { Store } from '../../src/clickhouse/store.ts'
@@ -90,7 +90,7 @@ function expectToFit(schema: v.GenericSchema, place: string[], value: unknown) {
 
 const jsonOf = (path: string, method: string, status: string) => ['paths', path, method, 'responses', status, 'content', 'application/json', 'schema']
 
-const operationOf = (path: string, method: 'get' | 'post' = 'get') => document.paths[path]?.[method] as Operation
+const operationOf = (path: string, method: 'get' | 'post' | 'delete' = 'get') => document.paths[path]?.[method] as Operation
 
 /** Every documented header is there. */
 function expectHeaders({ headers }: Reply, documented: Answer['headers'] = {}) {
@@ -358,6 +358,33 @@ describe('other answers', () => {
     expect([status, body.data.accepted, body.data.rejected.length]).toEqual([200, 1, 1])
     expectToFit(RECEIVED, jsonOf('/analytics/events', 'post', '200'), body)
     expectHeaders({ status, body, headers }, (operationOf('/analytics/events', 'post').responses['200'] as Answer).headers)
+  })
+
+  test('DELETE /analytics/users/{user}, and the log without a name', async () => {
+    const path = '/analytics/users/{user}'
+    const operation = operationOf(path, 'delete')
+    const admin = { scope: 'analytics:admin', org: 'leaver' }
+    await service.store([{ eventType: 'tasksInitiated', timestamp: '2011-02-20T10:00:00Z', assistant: 'a', user: 'ann b' }], { org: admin.org })
+    const reply = await service.request('DELETE', '/analytics/users/ann%20b', admin)
+    expect([reply.status, reply.body.data.events]).toEqual([200, 1])
+    expectToFit(REMOVED, jsonOf(path, 'delete', '200'), reply.body)
+    expectHeaders(reply, (operation.responses['200'] as Answer).headers)
+    expectToFit(ANSWERS['/analytics/events'], jsonOf('/analytics/events', 'get', '200'), (await ask('/analytics/events', RANGE, { org: admin.org })).body)
+    expectRefusal(await service.request('DELETE', '/analytics/users/ann%20b', admin), 404, operation)
+    expectRefusal(await service.request('DELETE', '/analytics/users/%ff', admin), 400, operation)
+    expectRefusal(await service.request('DELETE', '/analytics/users/ann', { headers: { Authorization: '' } }), 401, operation)
+    expectRefusal(await service.request('DELETE', '/analytics/users/ann', { ...admin, assistants: ['a'] }), 403, operation)
+    expectRefusal(await service.request('POST', '/analytics/users/ann', admin), 405)
+  })
+
+  test('POST /operations/backup', async () => {
+    const operator = { scope: 'analytics:operate' }
+    const url = `/operations/backup?name=${service.database}`
+    const { status, body } = await service.request('POST', url, operator)
+    expect(status).toBe(200)
+    expectToFit(BACKED_UP, jsonOf('/operations/backup', 'post', '200'), body)
+    expectRefusal(await service.request('POST', url, operator), 409, operationOf('/operations/backup', 'post'))
+    expect(inQuery(operationOf('/operations/backup', 'post')).map(({ name }) => name)).toEqual(['name'])
   })
 
   test('health', async () => {
