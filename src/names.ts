@@ -3,7 +3,7 @@
  * bounded memory; only a name that is not known yet costs a query.
  */
 import { LRUCache } from 'lru-cache'
-import { slices, type Store } from './clickhouse/store.ts'
+import { slices, type Asker, type Store } from './clickhouse/store.ts'
 
 export type NameKind = 'tenant' | 'assistant' | 'user'
 
@@ -25,13 +25,18 @@ export class Names {
   }
 
   /** The tenant's number, or 0 where nothing was ever written for it. */
-  async tenant(name: string): Promise<number> {
-    const [number = 0] = await this.numbers(NO_TENANT, 'tenant', [name])
+  async tenant(name: string, onQuery?: Asker['onQuery']): Promise<number> {
+    const [number = 0] = await this.numbers(NO_TENANT, 'tenant', [name], onQuery)
     return number
   }
 
   /** The number of each name, in order; 0 where the name is unknown. */
-  async numbers(tenant: number, kind: NameKind, names: readonly string[]): Promise<number[]> {
+  async numbers(
+    tenant: number,
+    kind: NameKind,
+    names: readonly string[],
+    onQuery?: Asker['onQuery'],
+  ): Promise<number[]> {
     const missing = [...new Set(names.filter((name) => !this.#numbers.get(key(tenant, kind, name))))]
     const found = new Map<string, number>()
     for (const slice of slices(missing)) {
@@ -40,6 +45,7 @@ export class Names {
         `SELECT name, min(number) AS number FROM names
          WHERE tenant = {tenant:UInt32} AND kind = {kind:String} AND name IN {names:Array(String)} GROUP BY name`,
         { tenant, kind, names: slice },
+        onQuery,
       )
       for (const row of rows) {
         this.remember(tenant, kind, row.name, row.number)
@@ -50,7 +56,12 @@ export class Names {
   }
 
   /** The name of each number, as a map. Every number given must have been handed out. */
-  async names(tenant: number, kind: NameKind, numbers: readonly number[]): Promise<Map<number, string>> {
+  async names(
+    tenant: number,
+    kind: NameKind,
+    numbers: readonly number[],
+    onQuery?: Asker['onQuery'],
+  ): Promise<Map<number, string>> {
     const result = new Map<number, string>()
     const missing: number[] = []
     for (const number of numbers) {
@@ -64,6 +75,7 @@ export class Names {
         `SELECT name, number FROM names
          WHERE tenant = {tenant:UInt32} AND kind = {kind:String} AND number IN {numbers:Array(UInt32)}`,
         { tenant, kind, numbers: slice },
+        onQuery,
       )
       for (const row of rows) {
         this.remember(tenant, kind, row.name, row.number)

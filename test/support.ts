@@ -8,7 +8,7 @@ import { inject } from 'vitest'
 import { readConfig } from '../src/config.ts'
 import { signLocalToken } from '../src/http/local-key.ts'
 import type { Receipt } from '../src/ingest/writer.ts'
-import type { Log } from '../src/log.ts'
+import type { Level, Log } from '../src/log.ts'
 import { createService } from '../src/service.ts'
 
 export type Params = Record<string, string | number | readonly string[]>
@@ -68,7 +68,9 @@ export async function startService({
   })
   let clock = Date.parse(now)
   const complaints: string[] = []
+  const logged: Array<{ level: Level; message: string } & Record<string, unknown>> = []
   const log: Log = (level, message, fields) => {
+    logged.push({ ...fields, level, message })
     if (level === 'warn' || level === 'error') complaints.push(JSON.stringify({ level, message, ...fields }))
   }
   const service = await createService({ config, clickhouse, database, log, clock: () => clock })
@@ -119,6 +121,8 @@ export async function startService({
     admin,
     /** What the service has logged as a warning or an error. */
     complaints,
+    /** Every line that it has logged, at whatever level. */
+    logged,
     request,
     get,
 
