@@ -3,6 +3,7 @@
  * not filter by it; nothing else in the service sends a SELECT on behalf of a caller.
  */
 import { ClickHouseError, ClickHouseLogLevel, createClient, SettingsMap, type ClickHouseClient, type ClickHouseSettings } from '@clickhouse/client'
+import { AsyncResource } from 'node:async_hooks'
 import { randomUUID } from 'node:crypto'
 import type { Readable } from 'node:stream'
 import { ApiError, unavailable } from '../http/errors.ts'
@@ -274,9 +275,11 @@ export class Store {
         },
         ...(asker.signal ? { abort_signal: asker.signal } : {}),
       })
-      return bytesOf(stream as Readable, String(response_headers[EXCEPTION_TAG] ?? ''), asker.signal, (outcome) =>
+      // Told where it was asked for, and not where it is read to its end: traces go by that.
+      const onEnd = AsyncResource.bind((outcome: FinishedQuery['outcome']) =>
         this.#tell(finished(query, outcome, response_headers), asker.onQuery),
       )
+      return bytesOf(stream as Readable, String(response_headers[EXCEPTION_TAG] ?? ''), asker.signal, onEnd)
     } catch (error) {
       this.#tell(finished(query, asker.signal?.aborted ? 'cancelled' : 'failed'), asker.onQuery)
       throw asApiError(error)

@@ -145,8 +145,8 @@ const inTime = <T, F>(work: Promise<T>, fallback: F): Promise<T | F> =>
 
 /** Digests are compared, which are equally long whatever was sent. */
 function isBearer(authorization: string | undefined, token: string | undefined): boolean {
-  if (token === undefined || authorization === undefined) return false
-  return timingSafeEqual(digest(authorization.replace(/^bearer +/i, '')), digest(token))
+  const [, sent] = /^bearer +(\S+)$/i.exec(authorization ?? '') ?? []
+  return token !== undefined && sent !== undefined && timingSafeEqual(digest(sent), digest(token))
 }
 
 const digest = (text: string) => createHash('sha256').update(text).digest()

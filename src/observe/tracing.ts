@@ -53,7 +53,10 @@ export async function startTracing(config: Config, log: Log): Promise<Tracing | 
   const { ROOT_CONTEXT, SpanKind, SpanStatusCode, TraceFlags, trace } = api
   // A collector that is away must show somewhere, and is no reason to stop.
   const complain = (message: string) => log('warn', 'traces', { error: message.slice(0, 300) })
-  api.diag.setLogger({ error: complain, warn: complain, info: ignore, debug: ignore, verbose: ignore }, api.DiagLogLevel.WARN)
+  api.diag.setLogger({ error: complain, warn: complain, info: ignore, debug: ignore, verbose: ignore }, {
+    logLevel: api.DiagLogLevel.WARN,
+    suppressOverrideMessage: true,
+  })
   const provider = new sdk.BasicTracerProvider({
     resource: resources
       .resourceFromAttributes({ 'service.name': 'agnt-analytics', 'service.version': VERSION, 'service.instance.id': randomUUID() })

@@ -12,7 +12,7 @@ export function samplesOf(text: string): Sample[] {
     .map((line) => {
       const [, name = '', labels = '', value = ''] = /^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)$/.exec(line) ?? []
       if (name === '') throw new Error(`no sample: ${line}`)
-      const pairs = [...labels.matchAll(/(\w+)="((?:[^"\\]|\\.)*)"/g)].map(([, key, text]) => [key, text])
+      const pairs = [...labels.matchAll(/(\w+)="((?:[^"\\]|\\.)*)"/g)].map(([, key, of]) => [key, of])
       return { name, labels: Object.fromEntries(pairs) as Record<string, string>, value: Number(value) }
     })
 }

@@ -3,6 +3,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, inject, test } from '
 import { Store, tenantSql } from '../../src/clickhouse/store.ts'
 import { Metrics } from '../../src/observe/metrics.ts'
 import { startService, type TestService } from '../support.ts'
+import { authorization } from '../tokens.ts'
 import { samplesOf, valueOf, type Sample } from './exposition.ts'
 
 const RANGE = { startDate: '2026-02-01', endDate: '2026-02-02' }
@@ -34,9 +35,9 @@ async function scrape(service: TestService): Promise<Sample[]> {
   return samplesOf(body)
 }
 
-describe('who may read /metrics', () => {
-  const bearer = (token: string) => ({ headers: { Authorization: token } })
+const bearer = (token: string) => ({ headers: { Authorization: token } })
 
+describe('who may read /metrics', () => {
   test('everybody who reaches a service that is for this machine alone', async () => {
     const service = await start()
     const { status, headers, body } = await service.request('GET', '/metrics', bearer(''))
@@ -59,8 +60,8 @@ describe('who may read /metrics', () => {
 
   test('nobody without a token where tokens are somebody else’s, on loopback too', async () => {
     const service = await start({ JWT_SECRET: 'x'.repeat(32) })
-    const { status, body } = await service.request('GET', '/metrics', bearer(''))
-    expect([status, body.error.code]).toEqual([401, 'unauthorized'])
+    const response = await service.app.request('/metrics')
+    expect([response.status, await response.json()]).toMatchObject([401, { error: { code: 'unauthorized' } }])
   })
 })
 
@@ -125,15 +126,18 @@ describe('what is measured', () => {
       await sleep(300)
       controller.close()
     } })
-    const authorization = `Bearer ${TOKEN}`
-    const asked = service.request('POST', '/analytics/events', {
-      headers: { 'Content-Type': 'application/x-ndjson', 'Content-Length': '1000' },
-      body: body as never,
+    const asked = service.app.request('/analytics/events', {
+      method: 'POST',
+      headers: {
+        Authorization: await authorization(service),
+        'Content-Type': 'application/x-ndjson',
+        'Content-Length': '1000',
+      },
+      body,
       duplex: 'half',
-    } as never)
+    } as RequestInit)
     await sleep(100)
-    const { body: text } = await service.request('GET', '/metrics', { headers: { Authorization: authorization } })
-    expect(valueOf(samplesOf(text), 'agnt_ingest_reserved_bytes')).toBe(3_000)
+    expect(valueOf(await scrape(service), 'agnt_ingest_reserved_bytes')).toBe(3_000)
     await asked
     expect(valueOf(await scrape(service), 'agnt_ingest_reserved_bytes')).toBe(0)
   })

@@ -1,7 +1,9 @@
 /** What the log says of a request: one line, loud where it matters, and nothing that names a person. */
 import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
 import { Store } from '../../src/clickhouse/store.ts'
+import { unavailable } from '../../src/http/errors.ts'
 import { startService, type TestService } from '../support.ts'
+import { authorization } from '../tokens.ts'
 
 const RANGE = { startDate: '2026-02-01', endDate: '2026-02-02' }
 const SECRETS = /secret|Bearer|eyJ|startDate|SELECT/
@@ -107,13 +109,12 @@ describe('what is told at info or louder', () => {
   })
 
   test('a caller that hung up is none of it', async () => {
-    const controller = new AbortController()
-    controller.abort()
-    const { authorization } = await import('../tokens.ts')
-    await service.app.request('/analytics/rolling?endDate=2026-02-04', {
-      headers: { Authorization: await authorization(service) },
-      signal: controller.signal,
-    })
+    const read = vi.spyOn(Store.prototype, 'read').mockImplementation(
+      ({ signal }) => new Promise((_, reject) => signal?.addEventListener('abort', () => reject(unavailable('cancelled', 1, signal.reason)))),
+    )
+    const headers = { Authorization: await authorization(service) }
+    await service.app.request('/analytics/rolling?endDate=2026-02-04', { headers, signal: AbortSignal.timeout(100) })
+    read.mockRestore()
     expect(lines()).toMatchObject([{ level: 'debug', status: 499 }])
   })
 })
