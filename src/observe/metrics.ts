@@ -160,7 +160,7 @@ const READ: readonly Read[] = [
     read: ({ limits, memory }) => ({ ...limits.refused, ingest: memory.refused }),
   },
   {
-    name: 'agnt_drift_days',
+    name: 'agnt_drift',
     help: 'Days in which rollups differ from the log, by the last self-check.',
     kind: 'gauge',
     read: ({ selfCheck }) => selfCheck.last?.drift ?? 0,

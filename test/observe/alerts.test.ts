@@ -66,7 +66,7 @@ describe.skipIf(missing)('promtool', () => {
   test.each([
     ['AgntRequestsFailing', '> 0.02', '> 0.2'],
     ['AgntRefusing', 'service|exports|ingest', 'service|exports'],
-    ['AgntDrift', 'agnt_drift_days > 0', 'agnt_drift_days >= 0'],
+    ['AgntDrift', 'agnt_drift > 0', 'agnt_drift >= 0'],
   ])('would notice a mistake in %s', async (_, from, to) => {
     expect(rules).toContain(from)
     await writeFile(join(directory, 'alerts.yml'), rules.replace(from, to))

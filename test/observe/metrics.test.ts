@@ -211,7 +211,7 @@ describe('what is measured', () => {
     await service.admin.command({ query: 'DELETE FROM activity WHERE level = 0', clickhouse_settings: { lightweight_deletes_sync: '2' } })
     await service.selfCheck.run()
     const samples = await scrape(service)
-    expect(valueOf(samples, 'agnt_drift_days')).toBeGreaterThan(0)
+    expect(valueOf(samples, 'agnt_drift')).toBeGreaterThan(0)
     expect(valueOf(samples, 'agnt_self_check_timestamp_seconds')).toBe(Date.parse('2026-02-02T12:00:00Z') / 1_000)
     expect(valueOf(samples, 'agnt_self_check_failures_total')).toBe(0)
   })
