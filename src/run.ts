@@ -9,6 +9,9 @@ import { drain, listen } from './http/server.ts'
 import { createLog } from './log.ts'
 import { createService, openClickHouse } from './service.ts'
 
+/** Signals that come this close together are one. */
+const SAME_SIGNAL_MS = 500
+
 export type Service = Awaited<ReturnType<typeof createService>>
 
 export interface RunOptions {
@@ -62,8 +65,12 @@ async function start(env: NodeJS.ProcessEnv, beforeReady: RunOptions['beforeRead
     await service.close()
     await clickhouse.stop()
   }
+  let signalledAt = -Infinity
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     process.on(signal, () => {
+      // Ctrl-C comes more than once: from the terminal, and handed on by npm and tsx.
+      if (performance.now() - signalledAt < SAME_SIGNAL_MS) return
+      signalledAt = performance.now()
       // What is journalled is stored at the next start, and nothing else was acknowledged.
       if (stopping) process.exit(128 + constants.signals[signal])
       log('info', 'stopping', { signal })

@@ -138,7 +138,7 @@ function finished(
 
 /**
  * Tells of everything that a client sends, whoever sends it through it: inserts, upkeep. A query is called what its id
- * begins with, and by the client's role and the kind of call where it has none.
+ * begins with, and by the client's role and the kind of call where it has no id of that form.
  */
 function watched(client: ClickHouseClient, role: string, onQuery: (query: FinishedQuery) => void): ClickHouseClient {
   for (const method of ['query', 'command', 'exec', 'insert'] as const) {
@@ -146,7 +146,7 @@ function watched(client: ClickHouseClient, role: string, onQuery: (query: Finish
     const send = client[method].bind(client) as unknown as Send
     const watchedSend: Send = async (params) => {
       const id = params.query_id ?? `${role}_${method}-${randomUUID()}`
-      const query = startQuery(id.replace(UUID_AT_END, ''), id)
+      const query = startQuery(NAME_OF_ID.exec(id)?.[1] ?? `${role}_${method}`, id)
       let headers: Headers | undefined
       try {
         const result = await send({ ...params, query_id: id })
@@ -161,7 +161,8 @@ function watched(client: ClickHouseClient, role: string, onQuery: (query: Finish
   return client
 }
 
-const UUID_AT_END = /-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
+/** A name and a UUID. */
+const NAME_OF_ID = /^(\w+)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
 
 export class Store {
   readonly #reader: ClickHouseClient
@@ -352,9 +353,20 @@ export class Store {
 
   /** The hash (src/ingest/id-filter.ts) of every event received since an instant, in no order. */
   async hashesOfIds(each: (hash: number) => void, since = 0): Promise<void> {
+    const query = startQuery('ids', `ids-${randomUUID()}`)
+    let headers: Headers | undefined
+    try {
+      headers = await this.#hashesOfIds(query.id, each, since)
+    } finally {
+      this.#tell(finished(query, headers ? 'ok' : 'failed', headers))
+    }
+  }
+
+  async #hashesOfIds(query_id: string, each: (hash: number) => void, since: number): Promise<Headers> {
     const result = await this.#reader.exec({
       query: `SELECT ${ID_HASH} FROM events
         WHERE received_at >= {since:DateTime64(3, 'UTC')} FORMAT RowBinary`,
+      query_id,
       query_params: { since: dateTime64(since) },
       clickhouse_settings: { max_threads: 1, max_execution_time: 0, max_result_rows: '0' },
     })
@@ -365,6 +377,7 @@ export class Store {
       for (let at = 0; at < end; at += 4) each(bytes.readUInt32LE(at))
       rest = bytes.subarray(end)
     }
+    return result.response_headers
   }
 
   /**

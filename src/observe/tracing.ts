@@ -5,6 +5,7 @@
  */
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { randomUUID } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Context, SpanContext } from '@opentelemetry/api'
 import type { FinishedQuery } from '../clickhouse/store.ts'
 import type { Config } from '../config.ts'
@@ -36,6 +37,7 @@ export interface Tracing {
 
 /** How long a collector may keep the service from ending. */
 const FLUSH_MS = 2_000
+const COMPLAINTS_MS = 60_000
 
 const ignore = () => {}
 
@@ -51,8 +53,15 @@ export async function startTracing(config: Config, log: Log): Promise<Tracing | 
     import('@opentelemetry/sdk-trace-base'),
   ])
   const { ROOT_CONTEXT, SpanKind, SpanStatusCode, TraceFlags, trace } = api
-  // A collector that is away must show somewhere, and is no reason to stop.
-  const complain = (message: string) => log('warn', 'traces', { error: message.slice(0, 300) })
+  // A collector that is away must show somewhere, but not with every batch.
+  let complainedAt = -Infinity
+  const complain = (text: string) => {
+    if (performance.now() - complainedAt < COMPLAINTS_MS) return
+    complainedAt = performance.now()
+    // The exporter gives an error as JSON, with its stack.
+    const error = /"message":"((?:[^"\\]|\\.)*)"/.exec(text)?.[1] ?? text.slice(0, 300)
+    log('warn', 'traces cannot be sent', { error })
+  }
   api.diag.setLogger({ error: complain, warn: complain, info: ignore, debug: ignore, verbose: ignore }, {
     logLevel: api.DiagLogLevel.WARN,
     suppressOverrideMessage: true,
@@ -123,10 +132,8 @@ export async function startTracing(config: Config, log: Log): Promise<Tracing | 
     },
 
     async close() {
-      let timer: NodeJS.Timeout | undefined
-      const patience = new Promise<void>((resolve) => (timer = setTimeout(resolve, FLUSH_MS)))
-      await Promise.race([provider.shutdown().catch((error: unknown) => complain(String(error))), patience])
-      clearTimeout(timer)
+      const sent = provider.shutdown().catch((error: unknown) => complain(String(error)))
+      if (await Promise.race([sent, sleep(FLUSH_MS, 'late' as const, { ref: false })])) complain('the last ones took too long')
       api.diag.disable()
     },
   }
