@@ -1,5 +1,4 @@
 /** The HTTP face: routes, and what is true of every request (identity, limits, headers, errors). */
-import { randomUUID } from 'node:crypto'
 import { Hono, type Context } from 'hono'
 import { cors } from 'hono/cors'
 import { HTTPException } from 'hono/http-exception'
@@ -10,7 +9,7 @@ import { ENDPOINTS } from './analytics/endpoints.ts'
 import { readId, readParameters } from './analytics/parameters.ts'
 import type { Scope } from './analytics/totals.ts'
 import type { UserRanks } from './analytics/user-ranks.ts'
-import type { Store } from './clickhouse/store.ts'
+import type { FinishedQuery, Store } from './clickhouse/store.ts'
 import type { AnswerCache, Kept } from './http/answer-cache.ts'
 import { requireAllAssistants, requireScope, type Principal, type Verifier } from './http/auth.ts'
 import { dashboard } from './http/dashboard.ts'
@@ -21,9 +20,9 @@ import type { Rebuilds } from './ingest/rebuild.ts'
 import type { Removals } from './ingest/removals.ts'
 import type { Retention } from './ingest/retention.ts'
 import type { Seals } from './ingest/seals.ts'
-import type { Log } from './log.ts'
 import { createMcp } from './mcp.ts'
 import type { Names } from './names.ts'
+import { observeRequests, type RequestObserver, type RequestVariables, type Sent } from './observe/requests.ts'
 import { reference } from './reference/routes.ts'
 
 export interface AppParts {
@@ -42,11 +41,11 @@ export interface AppParts {
   /** Origins whose pages may call the service; none by default. */
   readonly corsOrigins: readonly string[]
   readonly clock: () => number
-  readonly log: Log
+  readonly observer: RequestObserver
 }
 
 interface Env {
-  Variables: { requestId: string }
+  Variables: RequestVariables
   /** What @hono/node-server passes on; nothing where the app is called directly. */
   Bindings: { outgoing?: { destroy(): void } }
 }
@@ -54,20 +53,7 @@ interface Env {
 export function createApp(parts: AppParts) {
   const app = new Hono<Env>()
 
-  app.use(async (c, next) => {
-    const started = performance.now()
-    const requestId = acceptableId(c.req.header('X-Request-Id')) ?? randomUUID()
-    c.set('requestId', requestId)
-    await next()
-    c.res.headers.set('X-Request-Id', requestId)
-    parts.log('debug', 'request', {
-      requestId,
-      method: c.req.method,
-      path: c.req.path,
-      status: c.res.status,
-      ms: Math.round((performance.now() - started) * 10) / 10,
-    })
-  })
+  app.use(observeRequests(parts.observer))
   // Before the policy below, which lets no page load anything: pages have their own.
   app.route('/', dashboard())
   app.route('/', reference())
@@ -109,6 +95,7 @@ export function createApp(parts: AppParts) {
   }
   app.post('/analytics/events', async (c) => {
     const principal = await parts.verifier.verify(c.req.header('Authorization'))
+    c.get('observed').tenant = principal.tenant
     requireScope(principal, 'analytics:write')
     for (const [name, value] of Object.entries(parts.limits.count(principal.tenant))) c.header(name, value)
     readParameters({}, new URL(c.req.url).search)
@@ -139,8 +126,8 @@ export function createApp(parts: AppParts) {
   app.all('/analytics/users/:user', () => {
     throw new ApiError(405, 'method_not_allowed', 'This endpoint knows DELETE.', { headers: { Allow: 'DELETE' } })
   })
-  app.notFound((c) => failure(c, new ApiError(404, 'not_found', 'There is nothing at this address.'), parts.log))
-  app.onError((error, c) => failure(c, error, parts.log))
+  app.notFound((c) => failure(c, new ApiError(404, 'not_found', 'There is nothing at this address.')))
+  app.onError((error, c) => failure(c, error))
   return app
 }
 
@@ -150,6 +137,8 @@ async function answer<E extends v.ObjectEntries>(
   parts: AppParts,
 ): Promise<Response> {
   const principal = await parts.verifier.verify(c.req.header('Authorization'))
+  const observed = c.get('observed')
+  observed.tenant = principal.tenant
   requireScope(principal, 'analytics:read')
   for (const [name, value] of Object.entries(parts.limits.count(principal.tenant))) c.header(name, value)
 
@@ -165,7 +154,7 @@ async function answer<E extends v.ObjectEntries>(
   const { limits, names } = parts
   const tenant =
     names.known(0, 'tenant', principal.tenant) ??
-    (await limits.run(principal.tenant, () => names.tenant(principal.tenant), signal))
+    (await limits.run(principal.tenant, () => names.tenant(principal.tenant, (query) => observed.queries.push(query)), signal))
   const questionFor = async (asker: AbortSignal) => {
     const scope = await scopeOf(c, { ...(given as Filters), tenant, principal, signal: asker }, parts)
     return { store: parts.store, names, ranks: parts.ranks, scope, now, parameters: given, accept }
@@ -177,7 +166,13 @@ async function answer<E extends v.ObjectEntries>(
       const { headers, chunks } = await limits.run(principal.tenant, async () => open(await questionFor(signal)), signal)
       for (const [name, value] of Object.entries(headers)) c.header(name, value)
       c.header('Vary', 'Authorization, Accept')
-      if (c.req.method !== 'HEAD') return c.body(sent(chunks, close, (error) => breakOff(c, error, parts.log)))
+      if (c.req.method !== 'HEAD') {
+        return c.body(
+          send(chunks, signal, (error) => breakOff(c, error), (sent) => {
+            observed.sending = sent.finally(close)
+          }),
+        )
+      }
       await chunks.return?.()
     } catch (error) {
       close()
@@ -206,29 +201,42 @@ interface Filters {
   readonly user?: readonly string[]
 }
 
-/** A body that is made as fast as the caller takes it; `done` is called once, however it ends. */
-function sent(
+/**
+ * A body that is made as fast as the caller takes it.
+ * @param failed told of what goes wrong; returns whether that was the end of the connection
+ * @param begun is given what will be known when it has ended
+ */
+function send(
   chunks: AsyncIterator<Uint8Array>,
-  done: () => void,
+  caller: AbortSignal,
   failed: (error: unknown) => boolean,
+  begun: (sent: Promise<Sent>) => void,
 ): ReadableStream<Uint8Array> {
   let left = false
+  let bytes = 0
+  let done!: (outcome: Sent['outcome']) => void
+  begun(new Promise((resolve) => (done = (outcome) => resolve({ outcome, bytes }))))
   return new ReadableStream({
     async pull(controller) {
       try {
         const next = await chunks.next()
         // It was being made when the caller went; the stream takes nothing more.
         if (left) return
-        if (!next.done) return controller.enqueue(next.value)
+        if (!next.done) {
+          bytes += next.value.byteLength
+          return controller.enqueue(next.value)
+        }
         controller.close()
+        done('ok')
       } catch (error) {
+        const outcome = caller.aborted ? 'cancelled' : 'failed'
         if (!failed(error)) controller.error(error)
+        done(outcome)
       }
-      done()
     },
     async cancel() {
       left = true
-      done()
+      done('cancelled')
       await chunks.return?.()
     },
   })
@@ -238,11 +246,9 @@ function sent(
  * The status line is out already: all that is left to say is that this was not the end, by closing the connection.
  * @returns whether there was one; an error of the stream would then be printed as it is, past the log
  */
-function breakOff(c: Context<Env>, error: unknown, log: Log): boolean {
+function breakOff(c: Context<Env>, error: unknown): boolean {
   const { outgoing } = (c.env as Env['Bindings'] | undefined) ?? {}
-  if (!c.req.raw.signal.aborted) {
-    log('error', 'an answer broke off', { requestId: c.get('requestId'), path: c.req.path, cause: String(error) })
-  }
+  if (!c.req.raw.signal.aborted) c.get('observed').failure = { level: 'error', cause: error }
   outgoing?.destroy()
   return outgoing !== undefined
 }
@@ -264,14 +270,16 @@ function revalidated(c: Context<Env>, { body, etag }: Kept): Response {
 async function scopeOf(
   c: Context<Env>,
   asked: Filters & { tenant: number; principal: Principal; signal: AbortSignal },
-  { names, seals, rebuilds, retention, log }: AppParts,
+  { names, seals, rebuilds, retention }: AppParts,
 ): Promise<Scope> {
   const { tenant, signal, user, assistant } = asked
+  const { queries } = c.get('observed')
+  const onQuery = (query: FinishedQuery) => void queries.push(query)
   const reach = asked.principal.assistants
   const visible = reach ? (assistant ?? reach).filter((id) => reach.includes(id)) : assistant
   const [assistantNumbers, userNumbers] = await Promise.all([
-    visible && names.numbers(tenant, 'assistant', visible),
-    user && names.numbers(tenant, 'user', user),
+    visible && names.numbers(tenant, 'assistant', visible, onQuery),
+    user && names.numbers(tenant, 'user', user, onQuery),
   ])
   return {
     tenant,
@@ -281,8 +289,7 @@ async function scopeOf(
     pending: rebuilds.pending,
     horizon: retention.horizon,
     signal,
-    onQuery: (name, ms) =>
-      log('debug', 'query', { requestId: c.get('requestId'), tenant, name, ms: Math.round(ms * 10) / 10 }),
+    onQuery,
   }
 }
 
@@ -296,24 +303,20 @@ function filterOf(numbers: number[] | undefined): number[] | null {
   return known.length > 0 ? known : [NOBODY]
 }
 
-const acceptableId = (id: string | undefined) => (id && /^[\w.:-]{1,64}$/.test(id) ? id : undefined)
-
-function failure(c: Context<Env>, thrown: unknown, log: Log) {
-  const requestId = c.get('requestId') ?? randomUUID()
+function failure(c: Context<Env>, thrown: unknown) {
+  const observed = c.get('observed')
   const error = toApiError(thrown)
   if (error.status >= 500) {
     // A caller that has hung up, or is turned away by a limit, is no failure, and under overload a line for each would
     // be one load more.
     const expected = c.req.raw.signal.aborted || (error.status === 503 && error.cause === undefined)
-    log(expected ? 'debug' : error.status === 503 ? 'warn' : 'error', 'request failed', {
-      requestId,
-      path: c.req.path,
-      status: error.status,
-      cause: String(error.cause ?? thrown),
-      ...(error.status === 500 && thrown instanceof Error ? { stack: thrown.stack } : {}),
-    })
+    observed.failure = {
+      level: expected ? 'debug' : error.status === 503 ? 'warn' : 'error',
+      cause: error.cause ?? thrown,
+      ...(error.status === 500 && thrown instanceof Error && thrown.stack ? { stack: thrown.stack } : {}),
+    }
   }
-  return c.json(errorBody(error, requestId), error.status, error.headers)
+  return c.json(errorBody(error, observed.id), error.status, error.headers)
 }
 
 function toApiError(thrown: unknown): ApiError {

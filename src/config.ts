@@ -59,6 +59,12 @@ const Environment = v.object({
   CACHE_MB: integer(32, 0, 65_536),
   RETENTION_DAYS: integer(0, 0, 36_500),
   SELF_CHECK_MINUTES: integer(60, 0, 10_080),
+  METRICS_TOKEN: v.optional(v.pipe(v.string(), v.minLength(16, 'wants at least 16 characters'))),
+  SLOW_REQUEST_MS: integer(1_000, 0, 3_600_000),
+  DRAIN_DELAY_SECONDS: integer(0, 0, 300),
+  DRAIN_SECONDS: integer(15, 0, 3_600),
+  OTEL_EXPORTER_OTLP_ENDPOINT: v.optional(v.pipe(v.string(), v.url('wants http(s)://host:port'))),
+  OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: v.optional(v.pipe(v.string(), v.url('wants a URL'))),
   LOG_LEVEL: v.optional(v.picklist(['debug', 'info', 'warn', 'error', 'silent'], 'wants debug, info, warn, error or silent'), 'info'),
 })
 

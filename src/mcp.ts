@@ -12,6 +12,7 @@ import { ENDPOINTS } from './analytics/endpoints.ts'
 import { requireScope, type Verifier } from './http/auth.ts'
 import { ApiError, type Complaint } from './http/errors.ts'
 import type { TenantLimits } from './http/limits.ts'
+import type { Observed } from './observe/requests.ts'
 import { parametersOf, WORDS } from './reference/document.ts'
 
 type Path = keyof typeof ENDPOINTS
@@ -71,6 +72,7 @@ export function createMcp(parts: McpParts): (c: Context) => Promise<Response> {
     }
     const authorization = c.req.header('Authorization')
     const principal = await parts.verifier.verify(authorization)
+    ;(c.get('observed') as Observed).tenant = principal.tenant
     requireScope(principal, 'analytics:read')
     const headers = new Headers(parts.limits.count(principal.tenant))
     headers.set('Cache-Control', 'no-store')

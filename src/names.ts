@@ -4,7 +4,7 @@
  * number is then forgotten for good.
  */
 import { LRUCache } from 'lru-cache'
-import { slices, type Store } from './clickhouse/store.ts'
+import { slices, type Asker, type Store } from './clickhouse/store.ts'
 
 export type NameKind = 'tenant' | 'assistant' | 'user'
 
@@ -28,13 +28,18 @@ export class Names {
   }
 
   /** The tenant's number, or 0 where nothing was ever written for it. */
-  async tenant(name: string): Promise<number> {
-    const [number = 0] = await this.numbers(NO_TENANT, 'tenant', [name])
+  async tenant(name: string, onQuery?: Asker['onQuery']): Promise<number> {
+    const [number = 0] = await this.numbers(NO_TENANT, 'tenant', [name], onQuery)
     return number
   }
 
   /** The number of each name, in order; 0 where the name is unknown. */
-  async numbers(tenant: number, kind: NameKind, names: readonly string[]): Promise<number[]> {
+  async numbers(
+    tenant: number,
+    kind: NameKind,
+    names: readonly string[],
+    onQuery?: Asker['onQuery'],
+  ): Promise<number[]> {
     const missing = [...new Set(names.filter((name) => !this.known(tenant, kind, name)))]
     const found = new Map<string, number>()
     for (const slice of slices(missing)) {
@@ -44,6 +49,7 @@ export class Names {
         `SELECT name, max(number) AS number FROM names
          WHERE tenant = {tenant:UInt32} AND kind = {kind:String} AND name IN {names:Array(String)} GROUP BY name`,
         { tenant, kind, names: slice },
+        onQuery,
       )
       for (const row of rows) {
         if (this.#isRemoved(tenant, kind, row.number)) continue
@@ -55,7 +61,12 @@ export class Names {
   }
 
   /** The name of each number, as a map; of users who were removed there is none. */
-  async names(tenant: number, kind: NameKind, numbers: readonly number[]): Promise<Map<number, string>> {
+  async names(
+    tenant: number,
+    kind: NameKind,
+    numbers: readonly number[],
+    onQuery?: Asker['onQuery'],
+  ): Promise<Map<number, string>> {
     const result = new Map<number, string>()
     const missing: number[] = []
     for (const number of numbers) {
@@ -69,6 +80,7 @@ export class Names {
         `SELECT name, number FROM names
          WHERE tenant = {tenant:UInt32} AND kind = {kind:String} AND number IN {numbers:Array(UInt32)}`,
         { tenant, kind, numbers: slice },
+        onQuery,
       )
       for (const row of rows) {
         if (this.#isRemoved(tenant, kind, row.number)) continue

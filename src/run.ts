@@ -1,16 +1,16 @@
 /** A service on one port, from its start until SIGINT or SIGTERM: what `npm start` and `npm run demo` have in common. */
-import { setTimeout as sleep } from 'node:timers/promises'
+import { constants } from 'node:os'
 import { EmbeddedError } from './clickhouse/embedded.ts'
 import { MigrationError } from './clickhouse/migrate.ts'
 import { ConfigError, readConfig } from './config.ts'
 import { DataDirInUseError } from './data-dir.ts'
 import { signLocalToken } from './http/local-key.ts'
-import { listen } from './http/server.ts'
+import { drain, listen } from './http/server.ts'
 import { createLog } from './log.ts'
 import { createService, openClickHouse } from './service.ts'
 
-/** Requests under way may take this long after a signal. */
-const DRAIN_MS = 10_000
+/** Signals that come this close together are one. */
+const SAME_SIGNAL_MS = 500
 
 export type Service = Awaited<ReturnType<typeof createService>>
 
@@ -53,18 +53,26 @@ async function start(env: NodeJS.ProcessEnv, beforeReady: RunOptions['beforeRead
     throw error
   })
 
-  let stopping = false
-  const stop = async () => {
-    if (stopping) return
-    stopping = true
-    const closed = new Promise((resolve) => server.close(resolve))
-    server.closeIdleConnections()
-    await Promise.race([closed, sleep(DRAIN_MS)])
+  let stopping: Promise<void> | undefined
+  const stop = () => (stopping ??= end())
+  // In this order: nobody sends requests any more, those under way are answered, what they wrote is stored, and ClickHouse
+  // ends when nothing asks it any more.
+  const end = async () => {
+    service.drain()
+    const delayMs = config.DRAIN_DELAY_SECONDS * 1_000
+    const all = await drain(server, { delayMs, patienceMs: config.DRAIN_SECONDS * 1_000 })
+    if (!all) log('warn', 'requests were cut off that took too long', { drainSeconds: config.DRAIN_SECONDS })
     await service.close()
     await clickhouse.stop()
   }
+  let signalledAt = -Infinity
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     process.on(signal, () => {
+      // Ctrl-C comes more than once: from the terminal, and handed on by npm and tsx.
+      if (performance.now() - signalledAt < SAME_SIGNAL_MS) return
+      signalledAt = performance.now()
+      // What is journalled is stored at the next start, and nothing else was acknowledged.
+      if (stopping) process.exit(128 + constants.signals[signal])
       log('info', 'stopping', { signal })
       void stop().then(() => process.exit(0))
     })

@@ -27,6 +27,8 @@ import { Seals } from './ingest/seals.ts'
 import { Writer } from './ingest/writer.ts'
 import type { Log } from './log.ts'
 import { Names } from './names.ts'
+import { Metrics } from './observe/metrics.ts'
+import { startTracing } from './observe/tracing.ts'
 
 /** Instances that share a server agree within this time. */
 const SHARED_MAX_AGE_MS = 2_000
@@ -37,6 +39,8 @@ type Connection = Pick<StoreOptions, 'url' | 'reader' | 'writer' | 'admin'>
 export interface ClickHouse extends Connection {
   /** Starts it again, where it is the service's own. */
   readonly restart?: () => void
+  /** Calls back each time it ended and is being started again, where it is the service's own. */
+  readonly onExit?: (callback: () => void) => void
   stop(): Promise<void>
 }
 
@@ -59,7 +63,7 @@ export async function openClickHouse(config: Config, log: Log): Promise<ClickHou
   const dataDir = resolve(config.DATA_DIR)
   await mkdir(dataDir, { recursive: true })
   const server: EmbeddedServer = await startEmbedded({ dataDir, log })
-  return { url: server.url, admin: server.admin, reader: server.reader, writer: server.writer, restart: () => server.restart(), stop: () => server.stop() }
+  return { url: server.url, admin: server.admin, reader: server.reader, writer: server.writer, restart: () => server.restart(), onExit: (callback) => server.onExit(callback), stop: () => server.stop() }
 }
 
 export interface ServiceOptions {
@@ -101,6 +105,9 @@ export async function createService(options: ServiceOptions) {
   const { makeStore = (to) => new Store(to), makeCache = (...limits) => new AnswerCache(...limits) } = options
   const dataDir = resolve(config.DATA_DIR)
   await migrateDatabase(clickhouse, database, log)
+  const metrics = new Metrics()
+  const tracing = await startTracing(config, log)
+  clickhouse.onExit?.(() => metrics.embeddedEnded())
   let restartedAt = -Infinity
   const store = makeStore({
     ...clickhouse,
@@ -110,6 +117,10 @@ export async function createService(options: ServiceOptions) {
       restartedAt = performance.now()
       log('error', 'ClickHouse has a part that cannot be read: it is started again, to return to those it was merged from')
       clickhouse.restart()
+    },
+    onQuery(query) {
+      metrics.query(query)
+      tracing?.query(query)
     },
     queryTimeoutSeconds: config.QUERY_TIMEOUT_SECONDS,
     queryMemoryMb: config.QUERY_MEMORY_MB,
@@ -134,6 +145,14 @@ export async function createService(options: ServiceOptions) {
     lane: config.CLICKHOUSE_URL === undefined ? OWN_LANE : new SharedLane(store, await instanceName(dataDir)),
     filterMegabytes: config.ID_FILTER_MB,
     onStored: (tenant, timestamps) => cache.stored(tenant, timestamps),
+    observer: {
+      origin: () => tracing?.origin(),
+      async group(group, work) {
+        const started = performance.now()
+        const receipts = await (tracing ? tracing.group(group, work) : work())
+        metrics.group(group, receipts, performance.now() - started)
+      },
+    },
   })
   await rebuilds.load().then(() => writer.start()).catch(async (error: unknown) => {
     await unlock()
@@ -141,7 +160,10 @@ export async function createService(options: ServiceOptions) {
   })
   const verifier = createVerifier(config, {
     ...(localKey ? { localKey } : {}),
-    onKeyFetchError: (error) => log('warn', 'the key set could not be fetched', { error: String(error) }),
+    onKeyFetchError(error) {
+      metrics.keyFetchFailed()
+      log('warn', 'the key set could not be fetched', { error: String(error) })
+    },
   })
   const shared = { store, names, seals, rebuilds, removals, retention, writer, verifier, clock, log }
   const exclusive: Exclusive = (work) => writer.exclusive(work)
@@ -160,19 +182,33 @@ export async function createService(options: ServiceOptions) {
   const selfCheck = new SelfCheck({ ...shared, backups }, config.SELF_CHECK_MINUTES)
   const { MAX_CONCURRENT_QUERIES: perTenant } = config
   const places = config.CLICKHOUSE_URL === undefined ? PLACES.embedded : PLACES.server
+  const limits = new TenantLimits(config.RATE_LIMIT_PER_SECOND, perTenant, Math.max(places, perTenant))
+  const memory = new Budget(config.INGEST_QUEUE_MB * 1_048_576)
+  let isDraining = false
+  const draining = () => isDraining
+  metrics.expose({ cache, limits, writer, memory, selfCheck, draining })
+  const probe = {
+    selfCheck,
+    draining,
+    registry: metrics.registry,
+    metricsToken: config.METRICS_TOKEN,
+    metricsOpen: config.localKey,
+    schemaVersion: await store.schemaVersion(),
+  }
   const app = createApp({
     ...shared,
     ranks: new UserRanks(store, (work) => writer.exclusive(work), log),
     cache,
-    limits: new TenantLimits(config.RATE_LIMIT_PER_SECOND, perTenant, Math.max(places, perTenant)),
-    operations: operations({ ...shared, backups, onRepaired: (tenant, moments) => cache.stored(tenant, moments) }, selfCheck),
+    limits,
+    operations: operations({ ...shared, backups, onRepaired: (tenant, moments) => cache.stored(tenant, moments) }, probe),
     corsOrigins: config.CORS_ORIGINS,
+    observer: { log, metrics, tracing, slowMs: config.SLOW_REQUEST_MS },
     ingestion: {
       writer,
       clock,
       answers: new Answers(store, names),
       futureToleranceMs: config.FUTURE_TOLERANCE_SECONDS * 1000,
-      memory: new Budget(config.INGEST_QUEUE_MB * 1_048_576),
+      memory,
     },
   })
   return {
@@ -183,13 +219,20 @@ export async function createService(options: ServiceOptions) {
     rebuilds,
     retention,
     names,
+    selfCheck,
     localKey,
+    /** From here on /health/ready says no, and everything else goes on. */
+    drain() {
+      isDraining = true
+    },
+    /** Stores what is queued and lets go of everything. Call it when no request is under way any more. */
     async close() {
       selfCheck.stop()
       rebuilds.stop()
       retention.stop()
       clearInterval(learning)
       await writer.close()
+      await tracing?.close()
       await store.close()
       await unlock()
     },

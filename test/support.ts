@@ -8,7 +8,7 @@ import { inject } from 'vitest'
 import { readConfig } from '../src/config.ts'
 import { signLocalToken } from '../src/http/local-key.ts'
 import type { Receipt } from '../src/ingest/writer.ts'
-import type { Log } from '../src/log.ts'
+import type { Level, Log } from '../src/log.ts'
 import { createService, type ServiceOptions } from '../src/service.ts'
 
 export type Params = Record<string, string | number | readonly string[]>
@@ -71,7 +71,9 @@ export async function startService({
   })
   let clock = Date.parse(now)
   const complaints: string[] = []
+  const logged: Array<{ level: Level; message: string } & Record<string, unknown>> = []
   const log: Log = (level, message, fields) => {
+    logged.push({ ...fields, level, message })
     if (level === 'warn' || level === 'error') complaints.push(JSON.stringify({ level, message, ...fields }))
   }
   const service = await createService({
@@ -129,6 +131,8 @@ export async function startService({
     admin,
     /** What the service has logged as a warning or an error. */
     complaints,
+    /** Every line that it has logged, at whatever level. */
+    logged,
     request,
     get,
 

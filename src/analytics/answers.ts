@@ -252,9 +252,12 @@ export const Backup = v.strictObject({
 export const Liveness = v.strictObject({ status: v.literal('ok') })
 
 export const Readiness = v.strictObject({
-  status: whatIs(['ok', 'unavailable'], 'Whether requests can be answered.'),
+  status: whatIs(['ok', 'unavailable', 'draining'], 'Whether requests can be answered; draining once the service was told to stop.'),
   clickhouse: whatIs(['ok', 'out of reach'], 'The store.'),
+  schema: whatIs(['ok', 'missing', 'unknown'], 'The tables of this build; unknown where the store does not say.'),
   ingestion: whatIs(['ok', 'events cannot be stored'], 'The lane through which events are stored.'),
+  keys: whatIs(['ok', 'never fetched'], 'The keys that tokens are verified with.'),
+  idFilter: whatIs(['ok', 'loading'], 'Memory of the ids stored; while it loads, events are stored more slowly.'),
   queuedEvents: count('Events that wait to be stored.'),
   rebuilding: v.pipe(
     v.array(

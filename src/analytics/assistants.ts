@@ -32,7 +32,7 @@ export const assistants = endpoint({
     const { startDate, endDate } = parameters
     const before = { from: startDate - (endDate - startDate), to: startDate }
     const rows = await perAssistant(store, scope, [before, { from: startDate, to: endDate }])
-    const nameOf = await names.names(scope.tenant, 'assistant', [...new Set(rows.map((row) => row.assistant))])
+    const nameOf = await names.names(scope.tenant, 'assistant', [...new Set(rows.map((row) => row.assistant))], scope.onQuery)
     const byAssistant = new Map<number, { earlier: Figures; current: Figures }>()
     for (const row of rows) {
       const pair = byAssistant.get(row.assistant) ?? { earlier: NOTHING, current: NOTHING }

@@ -89,7 +89,7 @@ export const regressions = endpoint({
       }
     }
     const told = [...new Set(found.map(({ number }) => number).filter((number) => number !== FLEET))]
-    const nameOf = await names.names(scope.tenant, 'assistant', told)
+    const nameOf = await names.names(scope.tenant, 'assistant', told, scope.onQuery)
     const nameIn = ({ number }: Found) => (number === FLEET ? null : (nameOf.get(number) ?? ''))
     const listed = found.sort((a, b) => inOrder(a, b, nameIn)).slice(0, parameters.limit)
 

@@ -3,6 +3,7 @@
  * not filter by it; nothing else in the service sends a SELECT on behalf of a caller.
  */
 import { ClickHouseError, ClickHouseLogLevel, createClient, SettingsMap, type ClickHouseClient, type ClickHouseSettings } from '@clickhouse/client'
+import { AsyncResource } from 'node:async_hooks'
 import { randomUUID } from 'node:crypto'
 import type { Readable } from 'node:stream'
 import { ApiError, unavailable } from '../http/errors.ts'
@@ -14,8 +15,29 @@ export interface Asker {
   readonly tenant: number
   /** Aborted when the caller goes away: the query is then cancelled in ClickHouse too. */
   readonly signal?: AbortSignal | undefined
-  /** Called once per query, with its name, milliseconds and rows read, for logs and metrics. */
-  readonly onQuery?: ((name: string, ms: number) => void) | undefined
+  /** Told of each query when it is over, for the log of whoever asked. */
+  readonly onQuery?: ((query: FinishedQuery) => void) | undefined
+}
+
+/** What became of a query: for logs, metrics and traces. */
+export interface FinishedQuery {
+  /** Under which the code asks: one of a fixed list, never anything of a caller's. */
+  readonly name: string
+  /** As in ClickHouse's system.query_log. */
+  readonly id: string
+  /** Epoch milliseconds. */
+  readonly startedAt: number
+  /** Until the answer was read; of a stream, as long as its reader took. */
+  readonly ms: number
+  /** `cancelled` where nobody waited for it any more. */
+  readonly outcome: 'ok' | 'failed' | 'cancelled'
+  /**
+   * Rows and bytes read when ClickHouse sent its first byte. That is all where it groups or sorts, or answers little, as
+   * questions do; of a stream only a part (26.7: 1.2 of 2 million rows, an export by an index even less), and 0 where it
+   * failed.
+   */
+  readonly rows: number
+  readonly bytes: number
 }
 
 /** SQL that filters by the tenant; only `tenantSql` makes it. */
@@ -42,6 +64,8 @@ export interface StoreOptions {
   readonly queryMemoryMb: number
   /** Called for each query that fails because a part on disk cannot be read. */
   readonly onBrokenPart?: (() => void) | undefined
+  /** Told of every query of every client when it is over. */
+  readonly onQuery?: ((query: FinishedQuery) => void) | undefined
 }
 
 /** Tables that hold rows of several tenants, with the filter that ClickHouse adds to every read of them. */
@@ -62,6 +86,9 @@ const TOO_EXPENSIVE: Record<string, string> = {
  * decompress. Seen (26.7): a merge on a full disk that leaves a part with an empty file of marks.
  */
 const BROKEN_PART = new Set(['33', '40', '107', '226', '246', '271'])
+
+/** Unknown table, unknown database. */
+const NO_TABLE = new Set(['60', '81'])
 
 /**
  * Most questions read a handful of rows: handing them from thread to thread takes longer than reading them. Together
@@ -95,6 +122,48 @@ const STREAM_SETTINGS: ClickHouseSettings = {
 
 const EXCEPTION_TAG = 'x-clickhouse-exception-tag'
 
+type Headers = Record<string, unknown>
+
+const startQuery = (name: string, id: string) => ({ name, id, startedAt: Date.now(), since: performance.now() })
+
+function finished(
+  { name, id, startedAt, since }: ReturnType<typeof startQuery>,
+  outcome: FinishedQuery['outcome'],
+  headers: Headers = {},
+): FinishedQuery {
+  const summary = headers['x-clickhouse-summary']
+  const { read_rows, read_bytes } = (typeof summary === 'string' ? JSON.parse(summary) : {}) as Record<string, string>
+  return { name, id, startedAt, ms: performance.now() - since, outcome, rows: Number(read_rows ?? 0), bytes: Number(read_bytes ?? 0) }
+}
+
+/**
+ * Tells of everything that a client sends, whoever sends it through it: inserts, upkeep. A query is called what its id
+ * begins with, and by the client's role and the kind of call where it has no id of that form.
+ */
+function watched(client: ClickHouseClient, role: string, onQuery: (query: FinishedQuery) => void): ClickHouseClient {
+  for (const method of ['query', 'command', 'exec', 'insert'] as const) {
+    type Send = (params: { query_id?: string }) => Promise<{ query_id: string; response_headers?: Headers }>
+    const send = client[method].bind(client) as unknown as Send
+    const watchedSend: Send = async (params) => {
+      const id = params.query_id ?? `${role}_${method}-${randomUUID()}`
+      const query = startQuery(NAME_OF_ID.exec(id)?.[1] ?? `${role}_${method}`, id)
+      let headers: Headers | undefined
+      try {
+        const result = await send({ ...params, query_id: id })
+        headers = result.response_headers ?? {}
+        return result
+      } finally {
+        onQuery(finished(query, headers ? 'ok' : 'failed', headers))
+      }
+    }
+    Object.assign(client, { [method]: watchedSend })
+  }
+  return client
+}
+
+/** A name and a UUID. */
+const NAME_OF_ID = /^(\w+)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
+
 export class Store {
   readonly #reader: ClickHouseClient
   /** Reads too, over connections of its own: an export holds one as long as its reader takes. */
@@ -103,6 +172,7 @@ export class Store {
   readonly admin: ClickHouseClient
   readonly #limits: ClickHouseSettings
   readonly #onBrokenPart: (() => void) | undefined
+  readonly #onQuery: ((query: FinishedQuery) => void) | undefined
   readonly #database: string
 
   constructor(options: StoreOptions) {
@@ -118,6 +188,7 @@ export class Store {
     }
     this.#database = options.database
     this.#onBrokenPart = options.onBrokenPart
+    this.#onQuery = options.onQuery
     this.#reader = createClient({
       ...shared,
       ...options.reader,
@@ -131,8 +202,10 @@ export class Store {
       // Until the answer begins; from then on the pace is its reader's.
       request_timeout: options.queryTimeoutSeconds * 1000 + 5_000,
     })
-    this.writer = createClient({ ...shared, ...options.writer, max_open_connections: 16, request_timeout: 120_000 })
-    this.admin = createClient({ ...shared, ...options.admin, max_open_connections: 4, request_timeout: 600_000 })
+    const writer = createClient({ ...shared, ...options.writer, max_open_connections: 16, request_timeout: 120_000 })
+    const admin = createClient({ ...shared, ...options.admin, max_open_connections: 4, request_timeout: 600_000 })
+    this.writer = options.onQuery ? watched(writer, 'writer', options.onQuery) : writer
+    this.admin = options.onQuery ? watched(admin, 'admin', options.onQuery) : admin
     this.#limits = {
       ...UNTHREADED,
       max_execution_time: options.queryTimeoutSeconds,
@@ -156,22 +229,25 @@ export class Store {
     params: Record<string, unknown> = {},
     settings: ClickHouseSettings = {},
   ): Promise<Row[]> {
-    const started = performance.now()
+    const query = startQuery(name, `${name}-${randomUUID()}`)
+    let headers: Headers | undefined
     try {
       const result = await this.#reader.query({
         query: sql,
         format: 'JSONCompactEachRowWithNames',
-        query_id: `${name}-${randomUUID()}`,
+        query_id: query.id,
         query_params: { tenant: asker.tenant, ...params },
         clickhouse_settings: { ...this.#limits, ...settings, additional_table_filters: this.#tenantFilters(asker.tenant) },
         ...(asker.signal ? { abort_signal: asker.signal } : {}),
       })
-      return parseRows<Row>(await result.text())
+      const rows = parseRows<Row>(await result.text())
+      headers = result.response_headers
+      return rows
     } catch (error) {
       this.#note(error)
       throw asApiError(error)
     } finally {
-      asker.onQuery?.(name, performance.now() - started)
+      this.#tell(finished(query, headers ? 'ok' : asker.signal?.aborted ? 'cancelled' : 'failed', headers), asker.onQuery)
     }
   }
 
@@ -187,11 +263,11 @@ export class Store {
     format: StreamFormat,
     params: Record<string, unknown> = {},
   ): Promise<AsyncIterableIterator<Uint8Array>> {
-    const started = performance.now()
+    const query = startQuery(name, `${name}-${randomUUID()}`)
     try {
       const { stream, response_headers } = await this.#exporter.exec({
         query: `${sql} FORMAT ${format}`,
-        query_id: `${name}-${randomUUID()}`,
+        query_id: query.id,
         query_params: { tenant: asker.tenant, ...params },
         clickhouse_settings: {
           ...this.#limits,
@@ -200,12 +276,20 @@ export class Store {
         },
         ...(asker.signal ? { abort_signal: asker.signal } : {}),
       })
-      return bytesOf(stream as Readable, String(response_headers[EXCEPTION_TAG] ?? ''), asker.signal)
+      // Told where it was asked for, and not where it is read to its end: traces go by that.
+      const onEnd = AsyncResource.bind((outcome: FinishedQuery['outcome']) =>
+        this.#tell(finished(query, outcome, response_headers), asker.onQuery),
+      )
+      return bytesOf(stream as Readable, String(response_headers[EXCEPTION_TAG] ?? ''), asker.signal, onEnd)
     } catch (error) {
+      this.#tell(finished(query, asker.signal?.aborted ? 'cancelled' : 'failed'), asker.onQuery)
       throw asApiError(error)
-    } finally {
-      asker.onQuery?.(name, performance.now() - started)
     }
+  }
+
+  #tell(query: FinishedQuery, asker?: Asker['onQuery']): void {
+    asker?.(query)
+    this.#onQuery?.(query)
   }
 
   #note(error: unknown): void {
@@ -218,20 +302,31 @@ export class Store {
   }
 
   /** Reads what belongs to no single caller: names, seals, ids before an insert. Never used for an answer's figures. */
-  async readInternal<Row>(name: string, sql: string, params: Record<string, unknown> = {}): Promise<Row[]> {
+  async readInternal<Row>(
+    name: string,
+    sql: string,
+    params: Record<string, unknown> = {},
+    onQuery?: Asker['onQuery'],
+  ): Promise<Row[]> {
+    const query = startQuery(name, `${name}-${randomUUID()}`)
+    let headers: Headers | undefined
     try {
       const result = await this.#reader.query({
         query: sql,
         format: 'JSONEachRow',
-        query_id: `${name}-${randomUUID()}`,
+        query_id: query.id,
         query_params: params,
         clickhouse_settings: { ...UNTHREADED, output_format_json_quote_64bit_integers: 0, max_query_size: '16777216' },
       })
-      return await result.json<Row>()
+      const rows = await result.json<Row>()
+      headers = result.response_headers
+      return rows
     } catch (error) {
       this.#note(error)
       // Whatever it is, no caller has asked for this query, so none is to blame.
       throw unavailable('The analytics store is out of reach.', 1, error)
+    } finally {
+      this.#tell(finished(query, headers ? 'ok' : 'failed', headers), onQuery)
     }
   }
 
@@ -267,9 +362,20 @@ export class Store {
 
   /** The hash (src/ingest/id-filter.ts) of every event received since an instant, in no order. */
   async hashesOfIds(each: (hash: number) => void, since = 0): Promise<void> {
+    const query = startQuery('ids', `ids-${randomUUID()}`)
+    let headers: Headers | undefined
+    try {
+      headers = await this.#hashesOfIds(query.id, each, since)
+    } finally {
+      this.#tell(finished(query, headers ? 'ok' : 'failed', headers))
+    }
+  }
+
+  async #hashesOfIds(query_id: string, each: (hash: number) => void, since: number): Promise<Headers> {
     const result = await this.#reader.exec({
       query: `SELECT ${ID_HASH} FROM events
         WHERE received_at >= {since:DateTime64(3, 'UTC')} FORMAT RowBinary`,
+      query_id,
       query_params: { since: dateTime64(since) },
       clickhouse_settings: { max_threads: 1, max_execution_time: 0, max_result_rows: '0' },
     })
@@ -279,6 +385,25 @@ export class Store {
       const end = bytes.length - (bytes.length % 4)
       for (let at = 0; at < end; at += 4) each(bytes.readUInt32LE(at))
       rest = bytes.subarray(end)
+    }
+    return result.response_headers
+  }
+
+  /**
+   * The last migration that is applied, 0 where there is none.
+   * @throws ApiError 503 where that cannot be said
+   */
+  async schemaVersion(): Promise<number> {
+    try {
+      const [row] = await this.readInternal<{ version: number }>(
+        'schema_version',
+        `SELECT max(version) AS version FROM migrations WHERE state = 'done'`,
+      )
+      return row?.version ?? 0
+    } catch (error) {
+      const { cause } = error as Error
+      if (cause instanceof ClickHouseError && NO_TABLE.has(cause.code)) return 0
+      throw error
     }
   }
 
@@ -296,8 +421,19 @@ export class Store {
  * The bytes of an answer. ClickHouse 26.7 writes what goes wrong half way into it, behind a tag that the headers name,
  * and cuts the connection: that text is the log's and never the caller's.
  */
-function bytesOf(stream: Readable, tag: string, signal: AbortSignal | undefined): AsyncIterableIterator<Uint8Array> {
+function bytesOf(
+  stream: Readable,
+  tag: string,
+  signal: AbortSignal | undefined,
+  onEnd: (outcome: FinishedQuery['outcome']) => void,
+): AsyncIterableIterator<Uint8Array> {
   let stopped = false
+  let whole = false
+  let told = false
+  const tell = (outcome: FinishedQuery['outcome']) => {
+    if (!told) onEnd(outcome)
+    told = true
+  }
   const stop = () => {
     stopped = true
     stream.destroy()
@@ -318,6 +454,7 @@ function bytesOf(stream: Readable, tag: string, signal: AbortSignal | undefined)
         if (safe > 0) yield bytes.subarray(0, safe)
         held = bytes.subarray(safe)
       }
+      whole = !stopped
       if (held.length > 0 && !stopped) yield held
     } catch (error) {
       // To be stopped is no failure: nobody is there to be told.
@@ -325,6 +462,7 @@ function bytesOf(stream: Readable, tag: string, signal: AbortSignal | undefined)
     } finally {
       signal?.removeEventListener('abort', stop)
       stream.destroy()
+      tell(whole ? 'ok' : stopped ? 'cancelled' : 'failed')
     }
   }
   const chunks = all()
@@ -336,6 +474,8 @@ function bytesOf(stream: Readable, tag: string, signal: AbortSignal | undefined)
     // A generator would finish the step it is in first, and ClickHouse may be long about that.
     return() {
       stop()
+      // One that never began to be read has no `finally` to go through.
+      tell(whole ? 'ok' : 'cancelled')
       return chunks.return(undefined)
     },
   }

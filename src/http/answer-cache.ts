@@ -41,7 +41,9 @@ export class AnswerCache {
   /** Counts what changed the answers of all tenants; part of each one's version. */
   #all = 0
   readonly #maxAgeMs: number
+  /** Since the start: answers that were kept, that somebody else was waiting for already, and that had to be found. */
   hits = 0
+  shared = 0
   misses = 0
 
   /**
@@ -59,6 +61,11 @@ export class AnswerCache {
             sizeCalculation: ({ body }, key) => body.length + 2 * key.length + 200,
             dispose: ({ tenant }, key) => this.#byTenant.get(tenant)?.delete(key),
           })
+  }
+
+  /** Answers kept, and the bytes that they take by estimate. */
+  get size(): { entries: number; bytes: number } {
+    return { entries: this.#entries?.size ?? 0, bytes: this.#entries?.calculatedSize ?? 0 }
   }
 
   /** @param key names the tenant, what its token may see, and the question */
@@ -93,7 +100,7 @@ export class AnswerCache {
       shared?.version === version && !shared.controller.signal.aborted
         ? shared
         : this.#start(key, tenant, version, now, find)
-    if (flight === shared) this.hits++
+    if (flight === shared) this.shared++
     else this.misses++
     flight.waiting++
     const leave = () => {

@@ -29,6 +29,8 @@ export interface Verifier {
    * key set has never been fetched.
    */
   verify(authorization: string | undefined): Promise<Principal>
+  /** Whether there are keys to verify tokens with; a key set that was never fetched is fetched now. */
+  hasKeys(): Promise<boolean>
 }
 
 export interface VerifierOptions {
@@ -158,6 +160,15 @@ export function createVerifier(config: Config, options: VerifierOptions = {}): V
         running.set(id, checking)
       }
       return checking
+    },
+
+    async hasKeys() {
+      try {
+        await keys.ready()
+        return true
+      } catch {
+        return false
+      }
     },
   }
 }

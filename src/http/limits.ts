@@ -21,6 +21,8 @@ interface Bucket {
 interface Waiter {
   enter(): void
   refuse(error: ApiError): void
+  /** Whether its caller has left. */
+  gone(): boolean
 }
 
 /** What one tenant has under way and waiting; kept while there is either. */
@@ -69,6 +71,8 @@ export class TenantLimits {
   /** Exports that are being sent, by tenant. */
   readonly #exports = new Map<string, number>()
   #openExports = 0
+  /** Turned away since the start: over `perSecond`, too many of the tenant, too many of all, too many exports. */
+  readonly refused = { rate: 0, tenant: 0, service: 0, exports: 0 }
 
   constructor(perSecond: number, concurrent: number, total: number = PLACES.server) {
     this.#perSecond = perSecond
@@ -79,6 +83,11 @@ export class TenantLimits {
   /** Questions under way and waiting, of all tenants. */
   get load(): { running: number; waiting: number } {
     return { running: this.#running, waiting: this.#waiting }
+  }
+
+  /** Exports that are being sent, of all tenants. */
+  get openExports(): number {
+    return this.#openExports
   }
 
   /**
@@ -97,6 +106,7 @@ export class TenantLimits {
       'RateLimit-Policy': `"tenant";q=${this.#perSecond};w=1`,
       RateLimit: `"tenant";r=${Math.max(0, Math.floor(bucket.tokens - 1))};t=1`,
     }
+    if (bucket.tokens < 1) this.refused.rate++
     if (bucket.tokens < 1) throw refusal(429, `More than ${this.#perSecond} requests a second.`, headers)
     bucket.tokens--
     return headers
@@ -140,6 +150,7 @@ export class TenantLimits {
    */
   openExport(tenant: string): () => void {
     const open = this.#exports.get(tenant) ?? 0
+    if (open >= this.#concurrent || this.#openExports >= MAX_EXPORTS) this.refused.exports++
     if (open >= this.#concurrent) throw refusal(429, 'Too many exports are being sent to this tenant.')
     if (this.#openExports >= MAX_EXPORTS) throw refusal(503, 'Too many exports are being sent right now.')
     this.#exports.set(tenant, open + 1)
@@ -177,11 +188,12 @@ export class TenantLimits {
   /** Resolves when a place is handed over; `running` then counts this one already. */
   async #turn(gate: Gate, caller: AbortSignal | undefined): Promise<void> {
     if (gate.waiting.length >= this.#concurrent * WAITING_PER_RUNNING) {
+      this.refused.tenant++
       throw refusal(429, 'Too many questions are being answered for this tenant.')
     }
     if (this.#waiting >= this.#total * WAITING_PER_PLACE) this.#makeRoom(gate)
     const { promise, resolve, reject } = withResolvers()
-    const waiter: Waiter = { enter: resolve, refuse: reject }
+    const waiter: Waiter = { enter: resolve, refuse: reject, gone: () => caller?.aborted === true }
     const leave = () => this.#refuse(gate, waiter)
     const timer = setTimeout(leave, performance.now() - gate.freeAt > WAIT_MS ? BUSY_WAIT_MS : WAIT_MS)
     caller?.addEventListener('abort', leave)
@@ -203,6 +215,7 @@ export class TenantLimits {
     for (const other of this.#gates.values()) if (other.waiting.length > longest.waiting.length) longest = other
     if (longest !== gate) return this.#refuse(longest, longest.waiting.at(-1) as Waiter)
     this.#update(gate)
+    this.refused.service++
     throw busy()
   }
 
@@ -212,6 +225,8 @@ export class TenantLimits {
     gate.waiting.splice(at, 1)
     this.#waiting--
     this.#update(gate)
+    // Whoever has left is not turned away.
+    if (!waiter.gone()) this.refused.service++
     waiter.refuse(busy())
   }
 }

@@ -1,5 +1,8 @@
-/** What operators and orchestrators ask: is it alive, is it ready, do the rollups still say what the raw log says. */
+/** What operators and orchestrators ask: is it alive, is it ready, what does it do, do the rollups still say what the log says. */
+import { createHash, timingSafeEqual } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { Hono } from 'hono'
+import type { Registry } from 'prom-client'
 import { ApiError, badRequest, unavailable } from './errors.ts'
 import { readParameters, choice, moment, text } from '../analytics/parameters.ts'
 import { BACKUP_NAME, BackupError, type Backups } from '../clickhouse/backup.ts'
@@ -29,6 +32,21 @@ export interface OperationsParts {
   readonly onRepaired?: (tenant: number, moments: readonly number[]) => void
 }
 
+export interface ProbeParts {
+  readonly selfCheck: SelfCheck
+  readonly registry: Registry
+  /** Opens /metrics to whoever bears it. */
+  readonly metricsToken: string | undefined
+  /** /metrics is open to everybody who reaches the port: of a service that is for this machine alone. */
+  readonly metricsOpen: boolean
+  /** The last migration of this build. */
+  readonly schemaVersion: number
+  readonly draining: () => boolean
+}
+
+/** Whoever probes waits for seconds at most, and what does not answer in time is out of reach for callers too. */
+const PROBE_MS = 2_000
+
 /** The self-check compares this much; older days were compared when they were young. */
 const SELF_CHECK_MS = 2 * 86_400_000
 
@@ -38,6 +56,8 @@ export class SelfCheck {
   readonly #timer: NodeJS.Timeout | undefined
   /** Drifted days found last time, and when that was (epoch milliseconds); null before the first check. */
   last: { drift: number; at: number } | null = null
+  /** Checks that could not be done. */
+  failures = 0
 
   /** @param minutes between two checks; 0 switches them off */
   constructor(parts: OperationsParts, minutes: number) {
@@ -56,6 +76,7 @@ export class SelfCheck {
       this.last = { drift: drift.length, at: now }
       if (drift.length > 0) log('error', 'rollups differ from the raw log: run npm run reconcile', { days: drift.length })
     } catch (error) {
+      this.failures++
       log('warn', 'the self-check failed', { error: String(error) })
     }
   }
@@ -80,26 +101,48 @@ export const backupParameters = {
   ),
 }
 
-/** Routes under /health and /operations. */
-export function operations(parts: OperationsParts, check: SelfCheck) {
+/** Routes under /health and /operations, and /metrics. */
+export function operations(parts: OperationsParts, probe: ProbeParts) {
+  const { store, writer, verifier } = parts
   const app = new Hono()
 
   app.get('/health/live', (c) => c.json({ status: 'ok' }))
 
   app.get('/health/ready', async (c) => {
-    const clickhouse = await parts.store.ping()
-    const ready = clickhouse && parts.writer.healthy
+    const [clickhouse, version, keys] = await Promise.all([
+      inTime(store.ping(), false),
+      inTime(store.schemaVersion(), null),
+      inTime(verifier.hasKeys(), false),
+    ])
+    const schema = version === null ? 'unknown' : version >= probe.schemaVersion ? 'ok' : 'missing'
+    const { last } = probe.selfCheck
+    const ready = clickhouse && schema === 'ok' && writer.healthy && keys
     return c.json(
       {
-        status: ready ? 'ok' : 'unavailable',
+        status: probe.draining() ? 'draining' : ready ? 'ok' : 'unavailable',
         clickhouse: clickhouse ? 'ok' : 'out of reach',
-        ingestion: parts.writer.healthy ? 'ok' : 'events cannot be stored',
-        queuedEvents: parts.writer.queued,
+        schema,
+        ingestion: writer.healthy ? 'ok' : 'events cannot be stored',
+        keys: keys ? 'ok' : 'never fetched',
+        idFilter: writer.filterComplete ? 'ok' : 'loading',
+        queuedEvents: writer.queued,
         rebuilding: parts.rebuilds.progress,
-        drift: check.last && { days: check.last.drift, checkedAt: toIso(check.last.at) },
+        drift: last && { days: last.drift, checkedAt: toIso(last.at) },
       },
-      ready ? 200 : 503,
+      ready && !probe.draining() ? 200 : 503,
     )
+  })
+
+  // Totals over all tenants are no tenant's business, and even their growth tells something.
+  app.get('/metrics', async (c) => {
+    const authorization = c.req.header('Authorization')
+    const open = probe.metricsOpen && probe.metricsToken === undefined
+    if (!open && !isBearer(authorization, probe.metricsToken)) {
+      requireScope(await verifier.verify(authorization), 'analytics:operate')
+    }
+    c.header('Content-Type', probe.registry.contentType)
+    c.header('Cache-Control', 'no-store')
+    return c.body(await probe.registry.metrics())
   })
 
   // Across all tenants, so it wants a scope that no tenant's token should have.
@@ -130,6 +173,18 @@ export function operations(parts: OperationsParts, check: SelfCheck) {
   })
   return app
 }
+
+/** What `work` gives within PROBE_MS, else `fallback`. */
+const inTime = <T, F>(work: Promise<T>, fallback: F): Promise<T | F> =>
+  Promise.race([work.catch(() => fallback), sleep(PROBE_MS, fallback, { ref: false })])
+
+/** Digests are compared, which are equally long whatever was sent. */
+function isBearer(authorization: string | undefined, token: string | undefined): boolean {
+  const [, sent] = /^bearer +(\S+)$/i.exec(authorization ?? '') ?? []
+  return token !== undefined && sent !== undefined && timingSafeEqual(digest(sent), digest(token))
+}
+
+const digest = (token: string) => createHash('sha256').update(token).digest()
 
 /** The result with names and dates in place of numbers. */
 export async function readable({ days, drift, repaired }: Reconciliation, names: Names) {

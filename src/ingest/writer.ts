@@ -48,6 +48,24 @@ interface Waiting {
   readonly resolve: (receipt: Receipt) => void
   readonly reject: (error: unknown) => void
   readonly since: number
+  readonly origin: unknown
+}
+
+/** What is told of a group of batches before it is stored. */
+export interface Group {
+  readonly events: number
+  /** How long each batch has waited, milliseconds. */
+  readonly waitedMs: readonly number[]
+  /** What `GroupObserver.origin` gave for each batch. */
+  readonly origins: readonly unknown[]
+}
+
+/** Looks on while groups of events are stored, for metrics and traces. */
+export interface GroupObserver {
+  /** Called when a batch is queued. */
+  origin(): unknown
+  /** Runs `work`, which stores the group: one receipt a batch, or undefined where it could not be stored. */
+  group(group: Group, work: () => Promise<readonly Receipt[] | undefined>): Promise<unknown>
 }
 
 /** Rows a group holds at most: one block of ClickHouse, so that the insert is one atomic part. */
@@ -110,6 +128,7 @@ export interface WriterOptions {
   filterMegabytes: number
   /** Told before the callers are: these events of a tenant are now in every table. */
   onStored?: (tenant: number, timestamps: readonly number[]) => void
+  observer?: GroupObserver
   log: (level: 'info' | 'warn' | 'error', message: string, fields?: Record<string, unknown>) => void
 }
 
@@ -159,6 +178,11 @@ export class Writer {
     return this.#queue.reduce((sum, { batch }) => sum + batch.events.length, 0)
   }
 
+  /** False while the ids of earlier runs are being read, and each event is looked up. */
+  get filterComplete(): boolean {
+    return this.#filter.isComplete
+  }
+
   get healthy(): boolean {
     return this.#healthy
   }
@@ -172,7 +196,8 @@ export class Writer {
     if (this.#closing) throw unavailable('The service is shutting down.', 2)
     if (!this.#healthy) throw unavailable('Events cannot be stored right now.', 2)
     return new Promise((resolve, reject) => {
-      this.#queue.push({ batch, resolve, reject, since: performance.now() })
+      const origin = this.#options.observer?.origin()
+      this.#queue.push({ batch, resolve, reject, since: performance.now(), origin })
       this.#wake()
     })
   }
@@ -218,7 +243,7 @@ export class Writer {
         await this.#gather()
         const group = this.#takeGroup()
         this.#callers = group.length
-        if (group.length > 0) await this.#storeGroup(group, turn.epoch)
+        if (group.length > 0) await this.#observed(group, () => this.#storeGroup(group, turn.epoch))
       } catch (error) {
         log('error', 'the writer cannot go on and tries again', { error: reasonOf(error) })
         await sleep(200)
@@ -264,7 +289,22 @@ export class Writer {
     }
   }
 
-  async #storeGroup(group: readonly Waiting[], epoch: number): Promise<void> {
+  #observed(group: readonly Waiting[], work: () => Promise<readonly Receipt[] | undefined>): Promise<unknown> {
+    const { observer } = this.#options
+    if (!observer) return work()
+    const now = performance.now()
+    return observer.group(
+      {
+        events: group.reduce((sum, { batch }) => sum + batch.events.length, 0),
+        waitedMs: group.map(({ since }) => now - since),
+        origins: group.map(({ origin }) => origin),
+      },
+      work,
+    )
+  }
+
+  /** @returns what became of each batch; undefined where the group could not be stored and its callers know */
+  async #storeGroup(group: readonly Waiting[], epoch: number): Promise<readonly Receipt[] | undefined> {
     const { journal, log, onStored } = this.#options
     // These events may still be on their way when their callers are sent off; a retry will find them.
     const impatient = setTimeout(() => {
@@ -284,12 +324,14 @@ export class Writer {
       }
       group.forEach(({ resolve }, at) => resolve(receipts[at] as Receipt))
       this.#healthy = true
+      return receipts
     } catch (error) {
       // Nothing was sent, or it was given up: no figure of these events is in any table, and the next group may try.
       this.#healthy = true
       log('error', 'a group of events could not be stored', { error: reasonOf(error) })
       for (const { reject } of group) reject(unavailable('Events cannot be stored right now.', 2, error))
       await sleep(200)
+      return undefined
     } finally {
       clearTimeout(impatient)
     }

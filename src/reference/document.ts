@@ -380,6 +380,10 @@ const RECEIPT = {
   data: { accepted: 1, duplicates: 0, rejected: [] },
 }
 
+const METRICS_SHOWN = `# HELP agnt_events_total Events received: accepted (stored), duplicate, rejected.
+# TYPE agnt_events_total counter
+agnt_events_total{outcome="accepted"} 881`
+
 function otherOperations() {
   const ready = schemaOf(Readiness)
   const live: Operation = {
@@ -397,7 +401,8 @@ function otherOperations() {
     operationId: 'ready',
     tags: ['Operations'],
     summary: 'Can it answer',
-    description: 'Whether the store is in reach and events can be stored, and what the last comparison of rollups with the log found.',
+    description:
+      'Whether the store is in reach with the tables of this build, events can be stored and tokens verified, and what the last comparison of rollups with the log found.',
     security: [],
     parameters: [],
     responses: {
@@ -407,11 +412,34 @@ function otherOperations() {
         content: {
           'application/json': {
             schema: ready,
-            example: { status: 'ok', clickhouse: 'ok', ingestion: 'ok', queuedEvents: 0, rebuilding: [], drift: null },
+            example: {
+              status: 'ok',
+              clickhouse: 'ok',
+              schema: 'ok',
+              ingestion: 'ok',
+              keys: 'ok',
+              idFilter: 'ok',
+              queuedEvents: 0,
+              rebuilding: [],
+              drift: null,
+            },
           },
         },
       },
       503: { description: 'It cannot; the body says what is wrong.', headers: headers(), content: { 'application/json': { schema: ready } } },
+    },
+  }
+  const metrics: Operation = {
+    operationId: 'prometheus',
+    tags: ['Operations'],
+    summary: 'Figures for Prometheus',
+    description:
+      'Totals over all companies in the text format of Prometheus, so it takes `METRICS_TOKEN` or a token with `analytics:operate`; none where the service signs its own tokens and is for this machine alone.',
+    security: [...TOKEN('analytics:operate'), {}],
+    parameters: [],
+    responses: {
+      200: { description: 'The figures.', headers: headers(), content: { 'text/plain': { schema: { type: 'string' }, example: METRICS_SHOWN } } },
+      ...refusals(401, 403, 500, 503),
     },
   }
   const reconcile: Operation = {
@@ -456,6 +484,7 @@ function otherOperations() {
   return {
     '/health/live': { get: live },
     '/health/ready': { get: readiness },
+    '/metrics': { get: metrics },
     '/operations/reconcile': { post: reconcile },
     '/operations/backup': { post: backup },
   }

@@ -1,6 +1,6 @@
 /** /docs: the OpenAPI document as a page to read. It knows nothing of the service but that document. */
 import { html } from 'hono/html'
-import type { Answer, MediaType, OpenApi, Operation, Parameter, Reference, Schema } from './document.ts'
+import type { Answer, OpenApi, Operation, Parameter, Reference, Schema } from './document.ts'
 
 type Html = ReturnType<typeof html>
 
@@ -87,7 +87,8 @@ function section({ method, path, operation }: Entry, document: OpenApi): Html {
   const { operationId: id, summary, description, security, parameters, requestBody, responses } = operation
   const scopes = security.flatMap((one) => Object.values(one).flat())
   const ok = responses['200'] as Answer
-  const json = ok.content?.['application/json'] as MediaType
+  const json = ok.content?.['application/json']
+  const text = ok.content?.['text/plain']
   const inQuery = parameters.filter((parameter) => parameter.in === 'query')
   const inPath = parameters.filter((parameter) => parameter.in === 'path')
   const inHeader = parameters.filter((parameter) => parameter.in === 'header')
@@ -106,7 +107,7 @@ function section({ method, path, operation }: Entry, document: OpenApi): Html {
 <h4>Request</h4>
 ${code('sh', curl(method, path, operation))}
 <h4>Answer</h4>
-${code('json', pretty(json.example))}
+${json ? code('json', pretty(json.example)) : code('text', String(text?.example))}
 </div>
 <div class="tables">
 ${inPath.length > 0 ? html`<h4>In the path</h4>${parameterTable(id, `In the path of ${address}`, inPath)}` : ''}
@@ -118,8 +119,7 @@ ${
 ${fieldTable(`Fields of an event sent with ${address}`, document.components.schemas['SentEvent'] as Schema, document)}`
     : ''
 }
-<h4>Fields of the answer</h4>
-${fieldTable(`Fields of the answer of ${address}`, json.schema as Schema, document)}
+${json ? html`<h4>Fields of the answer</h4>${fieldTable(`Fields of the answer of ${address}`, json.schema as Schema, document)}` : ''}
 <h4>Other statuses</h4>
 <ul class="statuses">
 ${Object.entries(responses)
@@ -290,8 +290,8 @@ const breakable = (text: string) => text.split(/(?<=[/.])/).filter(Boolean).map(
 const join = (parts: readonly Html[]) => parts.map((part, at) => (at === 0 ? part : html`, ${part}`))
 
 /** Scrolls and is copied; the button is added by the script, as it is of no use without. */
-const code = (language: 'sh' | 'json', text: string) =>
-  html`<div class="code"><div class="bar">${{ sh: 'Shell', json: 'JSON' }[language]}</div><pre class="${language}" tabindex="0"><code>${text}</code></pre></div>`
+const code = (language: 'sh' | 'json' | 'text', text: string) =>
+  html`<div class="code"><div class="bar">${{ sh: 'Shell', json: 'JSON', text: 'Text' }[language]}</div><pre class="${language}" tabindex="0"><code>${text}</code></pre></div>`
 
 /** JSON with what fits on a line on one line. */
 function pretty(value: unknown, indent = ''): string {

@@ -40,22 +40,18 @@ let all: SentEvent[]
 let asked: string[] = []
 let store: Store
 beforeAll(async () => {
-  service = await startService({ now: NOW })
+  service = await startService({ now: NOW, makeStore: (to) => (store = new Store(to)) })
   all = [...many, ...busy]
   await service.store(all)
   // Sealed as in a service that has run since: the coarse spans are there as they would be in production.
   await vi.waitFor(() => expect(service.seals.due).toBe(false), { timeout: 20_000 })
-  const { read } = Store.prototype
-  vi.spyOn(Store.prototype, 'read').mockImplementation(function (this: Store, ...question) {
-    store = this
+  const read = store.read.bind(store)
+  vi.spyOn(store, 'read').mockImplementation((...question) => {
     asked.push(question[1])
-    return read.apply(this, question) as Promise<never[]>
+    return read(...question) as Promise<never[]>
   })
 }, 60_000)
-afterAll(() => {
-  vi.restoreAllMocks()
-  return service.close()
-})
+afterAll(() => service.close())
 
 /** One question, whose answer must be that of the whole log, and the queries that it took. */
 async function queriesOf(question: Asked, hint = ''): Promise<string[]> {

@@ -30,7 +30,7 @@ let service: TestService
 let document: OpenApi
 let ajv: Ajv2020
 beforeAll(async () => {
-  service = await startService({ now: '2026-03-01T12:00:00.000Z' })
+  service = await startService({ now: '2026-03-01T12:00:00.000Z', config: { METRICS_TOKEN: 'of-a-scraper-0123456789' } })
   const events = gunzipSync(readFileSync(EXCERPT)).toString().trim().split('\n').map((line) => JSON.parse(line) as object)
   await service.store(events)
   await service.store(sevenWednesdays(events as Timed[]))

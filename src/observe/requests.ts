@@ -1,0 +1,110 @@
+/**
+ * One request from its beginning to its end: its id, and what is told of it to the log, the metrics and the traces. The log
+ * gets one line a request: at `debug` any, at `info` a slow one, at `warn` or `error` one that failed. No line holds a
+ * token, a body, a query string or an address as it was asked for, since any of these may name a person.
+ */
+import { randomUUID } from 'node:crypto'
+import type { Context, MiddlewareHandler } from 'hono'
+import { matchedRoutes } from 'hono/route'
+import type { FinishedQuery } from '../clickhouse/store.ts'
+import type { Level, Log } from '../log.ts'
+import type { Metrics } from './metrics.ts'
+import type { Tracing } from './tracing.ts'
+
+/** A request under way; those who handle it write down what they know. */
+export interface Observed {
+  readonly id: string
+  /** Of the token, once it is verified. */
+  tenant?: string
+  /** Its own; who waits for an answer that somebody else asked for has none. */
+  readonly queries: FinishedQuery[]
+  /** Of an answer that is no success: how loud it is to be told, and of what. */
+  failure?: { level: Level; cause: unknown; stack?: string }
+  /** Of an answer that is still being sent when it is returned. */
+  sending?: Promise<Sent>
+}
+
+/** What became of an export. */
+export interface Sent {
+  readonly outcome: 'ok' | 'failed' | 'cancelled'
+  readonly bytes: number
+}
+
+export interface RequestVariables {
+  readonly requestId: string
+  readonly observed: Observed
+}
+
+export interface RequestObserver {
+  readonly log: Log
+  readonly metrics: Metrics
+  readonly tracing?: Tracing | undefined
+  /** A request that takes this long is told of. */
+  readonly slowMs: number
+}
+
+/** Any other method is one label: RFC 9110 lets callers make up their own. */
+const METHODS = new Set(['GET', 'HEAD', 'POST', 'DELETE', 'OPTIONS', 'PUT', 'PATCH'])
+/** As nginx says it: the caller has left before there was an answer. */
+const CALLER_LEFT = 499
+/** Asked every few seconds for ever: no traces. */
+const UNTRACED = /^\/(health\/|metrics$)/
+
+export function observeRequests(parts: RequestObserver): MiddlewareHandler {
+  const { log, metrics, tracing, slowMs } = parts
+  return async (c, next) => {
+    const started = performance.now()
+    const observed: Observed = { id: acceptableId(c.req.header('X-Request-Id')) ?? randomUUID(), queries: [] }
+    c.set('requestId', observed.id)
+    c.set('observed', observed)
+    const method = METHODS.has(c.req.method) ? c.req.method : 'other'
+    const span = tracing && !UNTRACED.test(c.req.path) ? tracing.startRequest(method, c.req.raw.headers) : undefined
+    await (span ? span.run(next) : next())
+    c.res.headers.set('X-Request-Id', observed.id)
+    const ms = performance.now() - started
+    const route = routeOf(c)
+    const { status } = c.res
+    // The signal is made when it is first asked for, which takes longer than a kept answer.
+    const told = status >= 500 && c.req.raw.signal.aborted ? CALLER_LEFT : status
+    metrics.request(route, method, told, ms)
+    const end = (sent?: Sent) => {
+      span?.end({ route, status: told, requestId: observed.id, ...(sent ? { sent } : {}) })
+      if (sent) metrics.exported(sent.outcome, sent.bytes, performance.now() - started)
+      const level = observed.failure?.level ?? (ms >= slowMs ? 'info' : 'debug')
+      log(level, messageOf(level, observed, sent), {
+        requestId: observed.id,
+        ...(span ? { traceId: span.traceId } : {}),
+        ...(observed.tenant === undefined ? {} : { tenant: observed.tenant }),
+        method,
+        route,
+        status: told,
+        ms: round(ms),
+        ...(sent ? { export: sent.outcome, bytes: sent.bytes, sentMs: round(performance.now() - started) } : {}),
+        ...(observed.queries.length > 0 ? { queries: observed.queries.map(queryLine) } : {}),
+        ...(observed.failure ? { cause: String(observed.failure.cause), stack: observed.failure.stack } : {}),
+      })
+    }
+    if (observed.sending) void observed.sending.then(end)
+    else end()
+  }
+}
+
+/** The pattern of whatever answered, which is no middleware's; one name for all addresses at which there is nothing. */
+const routeOf = (c: Context): string => matchedRoutes(c).findLast(({ path }) => path !== '/*')?.path ?? 'none'
+
+function messageOf(level: Level, { failure }: Observed, sent: Sent | undefined): string {
+  if (sent?.outcome === 'failed') return 'an answer broke off'
+  if (failure) return 'request failed'
+  return level === 'info' ? 'slow request' : 'request'
+}
+
+const queryLine = ({ name, ms, rows, outcome }: FinishedQuery) => ({
+  name,
+  ms: round(ms),
+  rows,
+  ...(outcome === 'ok' ? {} : { outcome }),
+})
+
+const round = (ms: number) => Math.round(ms * 10) / 10
+
+const acceptableId = (id: string | undefined) => (id && /^[\w.:-]{1,64}$/.test(id) ? id : undefined)
