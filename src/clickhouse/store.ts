@@ -8,6 +8,7 @@ import type { Readable } from 'node:stream'
 import { ApiError, unavailable } from '../http/errors.ts'
 import { MAX_EXPORTS } from '../http/limits.ts'
 import { ID_HASH } from '../ingest/id-filter.ts'
+import { clusterSettings, localTable, type Cluster } from './cluster.ts'
 
 /** Who asks: the tenant's number (0: a tenant nobody has written to yet) and what becomes of the query. */
 export interface Asker {
@@ -38,6 +39,8 @@ export interface StoreOptions {
   readonly writer: Credentials
   /** For upkeep that reads one table and writes another: migrations, seals, repair. */
   readonly admin: Credentials
+  /** Where the tables are spread over the servers of a cluster. */
+  readonly cluster?: Cluster | undefined
   readonly queryTimeoutSeconds: number
   readonly queryMemoryMb: number
   /** Called for each query that fails because a part on disk cannot be read. */
@@ -101,6 +104,9 @@ export class Store {
   readonly #exporter: ClickHouseClient
   readonly writer: ClickHouseClient
   readonly admin: ClickHouseClient
+  readonly #cluster: Cluster | undefined
+  /** The admin's way to each server of a cluster without Keeper; else the one that there is. */
+  readonly #servers: readonly ClickHouseClient[]
   readonly #limits: ClickHouseSettings
   readonly #onBrokenPart: (() => void) | undefined
   readonly #database: string
@@ -115,7 +121,9 @@ export class Store {
       keep_alive: { enabled: true, idle_socket_ttl: 2_000 },
       // What goes wrong reaches the caller as an exception; the client's own logger would print it a second time.
       log: { level: ClickHouseLogLevel.OFF },
+      ...(options.cluster ? { clickhouse_settings: clusterSettings(options.cluster) } : {}),
     }
+    this.#cluster = options.cluster
     this.#database = options.database
     this.#onBrokenPart = options.onBrokenPart
     this.#reader = createClient({
@@ -132,7 +140,10 @@ export class Store {
       request_timeout: options.queryTimeoutSeconds * 1000 + 5_000,
     })
     this.writer = createClient({ ...shared, ...options.writer, max_open_connections: 16, request_timeout: 120_000 })
-    this.admin = createClient({ ...shared, ...options.admin, max_open_connections: 4, request_timeout: 600_000 })
+    const asAdmin = { ...shared, ...options.admin, max_open_connections: 4, request_timeout: 600_000 }
+    this.admin = createClient(asAdmin)
+    const urls = options.cluster?.urls ?? []
+    this.#servers = urls.length === 0 ? [this.admin] : urls.map((url) => createClient({ ...asAdmin, url }))
     this.#limits = {
       ...UNTHREADED,
       max_execution_time: options.queryTimeoutSeconds,
@@ -214,7 +225,9 @@ export class Store {
 
   /** Second lock on the same door: ClickHouse itself adds the tenant to every table a query reads. */
   #tenantFilters(tenant: number): SettingsMap {
-    return SettingsMap.from(Object.fromEntries(TENANT_TABLES.map((table) => [`${this.#database}.${table}`, `tenant = ${Number(tenant)}`])))
+    // On a cluster in both places, where rows are gathered and where they lie: either would do.
+    const tables = this.#cluster ? TENANT_TABLES.flatMap((table) => [table, localTable(table)]) : TENANT_TABLES
+    return SettingsMap.from(Object.fromEntries(tables.map((table) => [`${this.#database}.${table}`, `tenant = ${Number(tenant)}`])))
   }
 
   /** Reads what belongs to no single caller: names, seals, ids before an insert. Never used for an answer's figures. */
@@ -241,13 +254,24 @@ export class Store {
     return result.json<Row>()
   }
 
-  /** Deletes rows of a table for good; returns when none is left. */
+  /** Deletes rows of a table for good, on every shard; returns when none is left. */
   async deleteRows(table: string, where: string, params: Record<string, unknown> = {}): Promise<void> {
-    await this.admin.command({
-      query: `ALTER TABLE ${table} DELETE WHERE ${where}`,
-      query_params: params,
-      clickhouse_settings: { mutations_sync: '1', wait_end_of_query: 1 },
-    })
+    const on = this.#cluster?.urls.length === 0 ? ` ON CLUSTER ${this.#cluster.name}` : ''
+    if (on) {
+      // A statement for a server that is down stays in Keeper's queue, and would delete later what has been written anew
+      // by then. So first one that does no harm, which fails where a server is missing.
+      await this.admin.command({
+        query: `CREATE DATABASE IF NOT EXISTS ${this.#database}${on}`,
+        clickhouse_settings: { distributed_ddl_task_timeout: '5', distributed_ddl_output_mode: 'throw' },
+      })
+    }
+    for (const server of this.#servers) {
+      await server.command({
+        query: `ALTER TABLE ${this.#cluster ? localTable(table) : table}${on} DELETE WHERE ${where}`,
+        query_params: params,
+        clickhouse_settings: { mutations_sync: '1', wait_end_of_query: 1 },
+      })
+    }
   }
 
   /** The present on ClickHouse's clock, epoch milliseconds. */
@@ -279,7 +303,8 @@ export class Store {
   }
 
   async close(): Promise<void> {
-    await Promise.all([this.#reader.close(), this.#exporter.close(), this.writer.close(), this.admin.close()])
+    const clients = new Set([this.#reader, this.#exporter, this.writer, this.admin, ...this.#servers])
+    await Promise.all([...clients].map((client) => client.close()))
   }
 }
 
