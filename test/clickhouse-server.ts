@@ -13,7 +13,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { TestProject } from 'vitest/node'
-import { startEmbedded } from '../src/clickhouse/embedded.ts'
+import { startEmbedded, type Log } from '../src/clickhouse/embedded.ts'
 import { readConfig } from '../src/config.ts'
 import { openClickHouse, type ClickHouse } from '../src/service.ts'
 import { startShards } from './cluster/shards.ts'
@@ -49,14 +49,13 @@ export default async function setup(project: TestProject) {
   return stop
 }
 
+const complain: Log = (level, message) => {
+  if (level !== 'info') console.error(message)
+}
+
 async function embedded(): Promise<ClickHouse> {
   const dataDir = await mkdtemp(join(tmpdir(), 'analytics-test-server-'))
-  const server = await startEmbedded({
-    dataDir,
-    log: (level, message) => {
-      if (level !== 'info') console.error(message)
-    },
-  })
+  const server = await startEmbedded({ dataDir, log: complain })
   return {
     url: server.url,
     admin: server.admin,
@@ -70,7 +69,7 @@ async function embedded(): Promise<ClickHouse> {
 }
 
 async function shards(): Promise<ClickHouse> {
-  const { servers: _, ...started } = await startShards()
+  const { servers: _, ...started } = await startShards({ log: complain })
   return started
 }
 

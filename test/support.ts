@@ -169,6 +169,9 @@ export async function startService({
       return receipts
     },
 
+    /** Takes rows away behind the service's back. */
+    deleteRows: (table: string, where: string) => service.store.deleteRows(table, where),
+
     /** Rows of a query over the service's own database. */
     async rows<Row>(query: string): Promise<Row[]> {
       return (await admin.query({ query, format: 'JSONEachRow' })).json<Row>()

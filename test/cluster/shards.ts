@@ -4,7 +4,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { startEmbedded, type EmbeddedServer } from '../../src/clickhouse/embedded.ts'
+import { startEmbedded, type EmbeddedServer, type Log } from '../../src/clickhouse/embedded.ts'
 import type { ClickHouse } from '../../src/service.ts'
 
 const CLUSTER = 'shards'
@@ -14,7 +14,7 @@ export interface Shards extends ClickHouse {
 }
 
 /** Starts them on a temporary directory; the service is to ask the first. All have the same users and passwords. */
-export async function startShards(count = 2): Promise<Shards> {
+export async function startShards({ count = 2, log = () => {} }: { count?: number; log?: Log } = {}): Promise<Shards> {
   const dataDir = await mkdtemp(join(tmpdir(), 'analytics-shards-'))
   const tcpPorts = await freePorts(count)
   const secret = randomBytes(24).toString('base64url')
@@ -26,7 +26,7 @@ export async function startShards(count = 2): Promise<Shards> {
   try {
     for (let index = 0; index < count; index++) {
       const shard = { cluster: CLUSTER, tcpPorts, index, secret, ...(servers[0] ? { users: servers[0] } : {}) }
-      servers.push(await startEmbedded({ dataDir: join(dataDir, String(index + 1)), log: () => {}, shard }))
+      servers.push(await startEmbedded({ dataDir: join(dataDir, String(index + 1)), log, shard }))
     }
   } catch (error) {
     await stop()
