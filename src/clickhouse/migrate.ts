@@ -164,6 +164,14 @@ function connect(client: ClickHouseClient, database: string, access?: ClusterAcc
       for (const one of servers) {
         await one.command({ query: `CREATE DATABASE IF NOT EXISTS {database:Identifier}${on}`, query_params: { database } })
       }
+      // A row from each shard that answers: see Store.missingShards.
+      if (access) {
+        const { name } = access.cluster
+        await client.command({
+          query: `CREATE TABLE IF NOT EXISTS shards${on} AS system.one ENGINE = Distributed('${name}', 'system', 'one')`,
+          http_headers,
+        })
+      }
     },
 
     /** Runs a statement of the SQL files, in its form for the cluster where there is one. */

@@ -96,6 +96,9 @@ const STREAM_SETTINGS: ClickHouseSettings = {
   output_format_csv_crlf_end_of_line: 1,
 }
 
+/** A shard that is there answers in milliseconds. */
+const MISSING_AFTER_MS = 2_000
+
 const EXCEPTION_TAG = 'x-clickhouse-exception-tag'
 
 export class Store {
@@ -300,6 +303,32 @@ export class Store {
   async ping(): Promise<boolean> {
     const result = await this.#reader.ping()
     return result.success
+  }
+
+  /**
+   * Shards that do not answer within 2 seconds, such as `2 (clickhouse-2-1, clickhouse-2-2)`. Where one takes connections
+   * and nothing more, they cannot be told apart: then `one of …`. Empty where all answer, and where there is no cluster.
+   * @throws where the server that is asked is out of reach itself
+   */
+  async missingShards(): Promise<string[]> {
+    if (!this.#cluster) return []
+    const hosts = await this.adminRows<{ shard: number; hosts: string[] }>(
+      `SELECT shard_num AS shard, groupUniqArray(host_name) AS hosts FROM system.clusters WHERE cluster = {name:String}
+       GROUP BY shard ORDER BY shard`,
+      { name: this.#cluster.name },
+    )
+    const shards = hosts.map(({ shard, hosts: names }) => ({ shard, text: `${shard} (${names.toSorted().join(', ')})` }))
+    const answering = await this.#reader
+      .query({
+        query: 'SELECT DISTINCT _shard_num AS shard FROM shards',
+        format: 'JSONEachRow',
+        clickhouse_settings: { skip_unavailable_shards: 1 },
+        abort_signal: AbortSignal.timeout(MISSING_AFTER_MS),
+      })
+      .then((result) => result.json<{ shard: number }>())
+      .catch(() => null)
+    if (!answering) return [`one of ${shards.map(({ text }) => text).join(', ')}`]
+    return shards.filter(({ shard }) => !answering.some((row) => row.shard === shard)).map(({ text }) => text)
   }
 
   async close(): Promise<void> {

@@ -71,11 +71,13 @@ export function operations(parts: OperationsParts, check: SelfCheck) {
 
   app.get('/health/ready', async (c) => {
     const clickhouse = await parts.store.ping()
-    const ready = clickhouse && parts.writer.healthy
+    const missing = clickhouse ? await parts.store.missingShards().catch(() => ['cannot be told']) : []
+    const ready = clickhouse && missing.length === 0 && parts.writer.healthy
     return c.json(
       {
         status: ready ? 'ok' : 'unavailable',
         clickhouse: clickhouse ? 'ok' : 'out of reach',
+        ...(missing.length > 0 ? { missingShards: missing } : {}),
         ingestion: parts.writer.healthy ? 'ok' : 'events cannot be stored',
         queuedEvents: parts.writer.queued,
         drift: check.last && { days: check.last.drift, checkedAt: toIso(check.last.at) },

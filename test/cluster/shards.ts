@@ -5,11 +5,13 @@ import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { startEmbedded, type EmbeddedServer, type Log } from '../../src/clickhouse/embedded.ts'
+import type { Cluster } from '../../src/clickhouse/cluster.ts'
 import type { ClickHouse } from '../../src/service.ts'
 
 const CLUSTER = 'shards'
 
 export interface Shards extends ClickHouse {
+  readonly cluster: Cluster
   readonly servers: readonly EmbeddedServer[]
 }
 
