@@ -23,7 +23,7 @@ import type { Log } from './log.ts'
 import { Names } from './names.ts'
 
 /** Instances that share a server agree within this time. */
-const SHARED_MAX_AGE_MS = 2_000
+export const SHARED_MAX_AGE_MS = 2_000
 
 type Connection = Pick<StoreOptions, 'url' | 'reader' | 'writer' | 'admin' | 'cluster'>
 

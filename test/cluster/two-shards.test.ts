@@ -254,7 +254,7 @@ describe('two shards', () => {
       ]),
     )
     expect((await reconcile()).drift).toEqual([])
-    expect(await differences()).toEqual([])
+    expect(await differences(process.env['CLUSTER_TEST'] === 'full' ? ASKED : FEW)).toEqual([])
   })
 })
 
@@ -341,7 +341,13 @@ test('a shard that takes connections and says nothing is a refusal in time, and 
     process.kill(pid, 'SIGCONT')
   }
   await vi.waitFor(async () => expect((await ready()).status).toBe(200), 20_000)
-  expect(await differences(FEW)).toEqual([])
+  // Seen once (26.7): the shard, back, falls over the queries that were given up meanwhile, and is started again. Until
+  // then it is refusals, and nothing else.
+  await vi.waitFor(async () => {
+    const differing = await differences(FEW)
+    expect(differing.filter((line) => !line.includes('"code":"unavailable"'))).toEqual([])
+    expect(differing).toEqual([])
+  }, { timeout: 30_000, interval: 500 })
 })
 
 test('a shard that dies again and again while events come in: nothing is lost, nothing is doubled', async () => {
