@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, inject, test, vi } from 'vitest'
 import { SHARED_MAX_AGE_MS } from '../src/service.ts'
-import { compare, PATHS, same } from './compare.ts'
+import { compare, PATHS, same, type Path } from './compare.ts'
 import { random, someEvents } from './ingest/events.ts'
 import { Reference, type Asked, type SentEvent } from './reference.ts'
 import { startService, type TestService } from './support.ts'
@@ -16,6 +16,16 @@ const NOW = '2026-03-01T12:00:00.000Z'
 const RANGE = { from: '2025-12-20', to: '2026-03-01' }
 const ALL = { startDate: '2025-12-01', endDate: '2026-03-02' }
 const OPERATOR = { org: 'operator', scope: 'analytics:operate' }
+
+const ASKED: Record<Path, Asked> = {
+  overview: { period: 'month' },
+  metrics: { ...ALL, period: 'day' },
+  rolling: { window: 30 },
+  events: { ...ALL, limit: 1_000 },
+  assistants: ALL,
+  'users/top': { ...ALL, limit: 100 },
+  snapshots: ALL,
+}
 
 let instances: TestService[]
 const dataDirs: string[] = []
@@ -48,8 +58,7 @@ async function expectBothRight() {
   for (const instance of instances) {
     instance.setNow(reference.now)
     for (const path of PATHS) {
-      const asked: Asked = path === 'overview' || path === 'rolling' ? {} : path === 'users/top' ? { ...ALL, limit: 100 } : ALL
-      await compare(instance, reference, path, asked)
+      await compare(instance, reference, path, ASKED[path])
     }
   }
 }
@@ -123,9 +132,9 @@ test('what is written through one is in the answers of the other within SHARED_M
 
 test('one seals and repairs while the other writes', async () => {
   const written: SentEvent[] = []
-  let ends = false
+  const traffic = { ends: false }
   const writer = (async () => {
-    for (let batch = 0; !ends && batch < 200; batch++) {
+    for (let batch = 0; !traffic.ends && batch < 200; batch++) {
       const events = someEvents({ count: 20, ...RANGE, seed: 1_000 + batch, name: `beside ${batch}` })
       await b().store(events)
       written.push(...events)
@@ -142,7 +151,7 @@ test('one seals and repairs while the other writes', async () => {
     while (await a().writer.exclusive(() => a().seals.advance())) sealed++
     expect(sealed).toBeGreaterThan(0)
   } finally {
-    ends = true
+    traffic.ends = true
     await writer
   }
   expect(written.length).toBeGreaterThan(0)

@@ -135,6 +135,20 @@ for (const org of ['made', 'real']) {
   }
 }
 
+/** Some of every endpoint and shape, for checks that are made often. */
+const FEW = QUESTIONS.filter((_, at) => at % 12 === 0)
+
+/** All of it takes four minutes. */
+const FULL = process.env['CLUSTER_TEST'] === 'full'
+const ASKED = FULL ? QUESTIONS : FEW
+/** Left out of the short form. */
+const longTest = FULL ? test : test.skip
+console.info(
+  FULL
+    ? `two shards: all ${QUESTIONS.length} questions`
+    : `two shards, short for time: ${FEW.length} of ${QUESTIONS.length} questions, one shard killed; all of it: npm run test:cluster`,
+)
+
 const url = (path: string, params: Params) => `/analytics/${path}?${queryString(params)}`
 
 /** What a service answers; text, so that nothing is lost in a comparison. */
@@ -156,13 +170,6 @@ async function differences(questions = ASKED): Promise<string[]> {
   }
   return found
 }
-
-/** Some of every endpoint and shape, for checks that are made often. */
-const FEW = QUESTIONS.filter((_, at) => at % 12 === 0)
-
-/** All of it takes minutes: `npm run test:cluster`. */
-const ASKED = process.env['CLUSTER_TEST'] === 'full' ? QUESTIONS : QUESTIONS.filter((_, at) => at % 5 === 0)
-console.info(`two shards: ${ASKED.length} of ${QUESTIONS.length} questions`)
 
 async function onShard<Row>(shard: number, query: string): Promise<Row[]> {
   const result = await (servers[shard] as ClickHouseClient).query({
@@ -230,7 +237,7 @@ describe('two shards', () => {
     expect(receipts).toEqual([{ accepted: 0, duplicates: 4_000, rejected: [] }])
   })
 
-  test('drift on one of them is found and repaired', async () => {
+  longTest('drift on one of them is found and repaired', async () => {
     expect((await reconcile()).drift).toEqual([])
     const tenant = await cluster.names.tenant('made')
     const lose = async (shard: number, table: string, where: string) => {
@@ -254,7 +261,7 @@ describe('two shards', () => {
       ]),
     )
     expect((await reconcile()).drift).toEqual([])
-    expect(await differences(process.env['CLUSTER_TEST'] === 'full' ? ASKED : FEW)).toEqual([])
+    expect(await differences()).toEqual([])
   })
 })
 
@@ -305,10 +312,10 @@ const more = (name: string, count = 200) =>
   someEvents({ count, from: '2026-01-20', to: '2026-02-28', seed: name.length, name })
 
 describe.each([
-  ['the second', 1],
-  ['the first, which the service asks,', 0],
-])('%s shard is killed', (_, shard) => {
-  test('every endpoint refuses, nothing is stored, and all of it comes back by itself', async () => {
+  ['the second', 1, test],
+  ['the first, which the service asks,', 0, longTest],
+] as const)('%s shard is killed', (_, shard, run) => {
+  run('every endpoint refuses, nothing is stored, and all of it comes back by itself', async () => {
     const events = more(`killed ${shard}`)
     const up = kill(shard)
     try {
@@ -331,7 +338,7 @@ describe.each([
   })
 })
 
-test('a shard that takes connections and says nothing is a refusal in time, and is told of', async () => {
+longTest('a shard that takes connections and says nothing is a refusal in time, and is told of', async () => {
   const { pid } = shards.servers[1] as { pid: number }
   process.kill(pid, 'SIGSTOP')
   try {
@@ -350,7 +357,7 @@ test('a shard that takes connections and says nothing is a refusal in time, and 
   }, { timeout: 30_000, interval: 500 })
 })
 
-test('a shard that dies again and again while events come in: nothing is lost, nothing is doubled', async () => {
+longTest('a shard that dies again and again while events come in: nothing is lost, nothing is doubled', async () => {
   const events = more('restless', 1_500)
   const reply = { accepted: 0, duplicates: 0 }
   for (let at = 0, batch = 0; at < events.length; at += 100, batch++) {
@@ -403,7 +410,7 @@ async function storedOn(shard: number, name: string): Promise<number> {
   return row?.n ?? 0
 }
 
-test('an insert that reached one shard, and the service killed: the journal completes it', async () => {
+longTest('an insert that reached one shard, and the service killed: the journal completes it', async () => {
   const dataDir = await mkdtemp(join(tmpdir(), 'analytics-shards-service-'))
   const events = more('cut off', 300)
   const { child, base, token } = await startProcess(dataDir)
