@@ -1,4 +1,4 @@
-/** Makes what the containers of docker-compose.yml share, once: passwords of ClickHouse's users and the key of tokens. */
+/** Makes what the containers of a docker-compose file share, once: passwords of ClickHouse's users and the key of tokens. */
 import { randomBytes } from 'node:crypto'
 import { writeFileSync } from 'node:fs'
 
@@ -10,6 +10,7 @@ const lines = {
   ANALYTICS_ADMIN_PASSWORD: admin,
   ANALYTICS_READER_PASSWORD: reader,
   ANALYTICS_WRITER_PASSWORD: writer,
+  ANALYTICS_CLUSTER_SECRET: secret(),
   CLICKHOUSE_USER: 'analytics_admin',
   CLICKHOUSE_PASSWORD: admin,
   CLICKHOUSE_READER_USER: 'analytics_reader',

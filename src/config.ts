@@ -24,13 +24,20 @@ const list = v.pipe(
   v.transform((text) => text.split(',').map((item) => item.trim()).filter(Boolean)),
 )
 
+const IDENTIFIER = v.pipe(v.string(), v.regex(/^[A-Za-z_][A-Za-z0-9_]{0,63}$/, 'wants an identifier'))
+
 const Environment = v.object({
   HOST: v.optional(v.string(), '127.0.0.1'),
   PORT: integer(8787, 0, 65_535),
   DATA_DIR: v.optional(v.string(), './data'),
 
   CLICKHOUSE_URL: v.optional(v.pipe(v.string(), v.url('wants http(s)://host:port'))),
-  CLICKHOUSE_DATABASE: v.optional(v.pipe(v.string(), v.regex(/^[A-Za-z_][A-Za-z0-9_]{0,63}$/, 'wants an identifier')), 'analytics'),
+  CLICKHOUSE_DATABASE: v.optional(IDENTIFIER, 'analytics'),
+  CLICKHOUSE_CLUSTER: v.optional(IDENTIFIER),
+  CLICKHOUSE_CLUSTER_URLS: v.optional(
+    v.pipe(list, v.everyItem((url) => /^https?:\/\/[^/\s]+$/.test(url), 'wants http(s)://host:port, separated by commas')),
+    '',
+  ),
   CLICKHOUSE_USER: v.optional(v.string(), 'default'),
   CLICKHOUSE_PASSWORD: v.optional(v.string(), ''),
   CLICKHOUSE_READER_USER: v.optional(v.string()),
@@ -94,6 +101,12 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     throw new ConfigError(`bad settings: ${lines.join('; ')}`)
   }
   const settings = result.output
+  if (settings.CLICKHOUSE_CLUSTER !== undefined && settings.CLICKHOUSE_URL === undefined) {
+    throw new ConfigError('bad settings: CLICKHOUSE_CLUSTER goes with CLICKHOUSE_URL')
+  }
+  if (settings.CLICKHOUSE_CLUSTER === undefined && settings.CLICKHOUSE_CLUSTER_URLS.length > 0) {
+    throw new ConfigError('bad settings: CLICKHOUSE_CLUSTER_URLS goes with CLICKHOUSE_CLUSTER')
+  }
   const keys = [settings.JWT_JWKS_URL, settings.JWT_PUBLIC_KEY, settings.JWT_SECRET].filter((key) => key !== undefined)
   if (keys.length > 1) throw new ConfigError('bad settings: set one of JWT_JWKS_URL, JWT_PUBLIC_KEY and JWT_SECRET, not several')
   if (keys.length === 0 && !LOOPBACK_HOSTS.has(settings.HOST)) {

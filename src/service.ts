@@ -1,7 +1,7 @@
 /** The composition root: everything that makes up the service, put together once. */
 import { mkdir } from 'node:fs/promises'
 import { resolve } from 'node:path'
-import { ClickHouseLogLevel, createClient } from '@clickhouse/client'
+import { ClickHouseLogLevel, createClient, type ClickHouseClient } from '@clickhouse/client'
 import { UserRanks } from './analytics/user-ranks.ts'
 import { createApp } from './app.ts'
 import { backUp, Backups } from './clickhouse/backup.ts'
@@ -31,9 +31,9 @@ import { Metrics } from './observe/metrics.ts'
 import { startTracing } from './observe/tracing.ts'
 
 /** Instances that share a server agree within this time. */
-const SHARED_MAX_AGE_MS = 2_000
+export const SHARED_MAX_AGE_MS = 2_000
 
-type Connection = Pick<StoreOptions, 'url' | 'reader' | 'writer' | 'admin'>
+type Connection = Pick<StoreOptions, 'url' | 'reader' | 'writer' | 'admin' | 'cluster'>
 
 /** A ClickHouse to work with; `stop` ends the embedded one and leaves a real server alone. */
 export interface ClickHouse extends Connection {
@@ -52,6 +52,7 @@ export async function openClickHouse(config: Config, log: Log): Promise<ClickHou
     return {
       url: config.CLICKHOUSE_URL,
       admin,
+      ...(config.CLICKHOUSE_CLUSTER ? { cluster: { name: config.CLICKHOUSE_CLUSTER, urls: config.CLICKHOUSE_CLUSTER_URLS } } : {}),
       reader: orAdmin(config.CLICKHOUSE_READER_USER, config.CLICKHOUSE_READER_PASSWORD),
       writer: orAdmin(config.CLICKHOUSE_WRITER_USER, config.CLICKHOUSE_WRITER_PASSWORD),
       stop: () => Promise.resolve(),
@@ -80,16 +81,15 @@ export interface ServiceOptions {
 
 /** Brings the database up to this build; safe to run from several services at once. */
 export async function migrateDatabase(clickhouse: Connection, database: string, log: Log) {
-  const admin = createClient({
-    url: clickhouse.url,
-    ...clickhouse.admin,
-    request_timeout: 600_000,
-    log: { level: ClickHouseLogLevel.OFF },
-  })
+  const { cluster } = clickhouse
+  const [client, ...servers] = [clickhouse.url, ...(cluster?.urls ?? [])].map((url) =>
+    createClient({ url, ...clickhouse.admin, request_timeout: 600_000, log: { level: ClickHouseLogLevel.OFF } }),
+  ) as [ClickHouseClient, ...ClickHouseClient[]]
   try {
-    return await migrate({ client: admin, database, log })
+    const definer = clickhouse.admin.username
+    return await migrate({ client, database, log, ...(cluster ? { cluster: { cluster, servers, definer } } : {}) })
   } finally {
-    await admin.close()
+    await Promise.all([client, ...servers].map((one) => one.close()))
   }
 }
 

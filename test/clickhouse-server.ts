@@ -2,6 +2,7 @@
  * The one ClickHouse of a test run; each test file makes databases of its own in it.
  *
  *     (nothing set)               the embedded one, on a temporary directory
+ *     TEST_CLICKHOUSE=shards      two embedded ones, each with a part of the rows
  *     TEST_CLICKHOUSE=container   a container of IMAGE, through Docker
  *     CLICKHOUSE_URL=…            a running server with clickhouse/backups.xml, with CLICKHOUSE_USER and CLICKHOUSE_PASSWORD, and the other
  *                                 CLICKHOUSE_… settings of the service; wants every right on analytics_test_*
@@ -12,9 +13,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { TestProject } from 'vitest/node'
-import { startEmbedded } from '../src/clickhouse/embedded.ts'
+import { startEmbedded, type Log } from '../src/clickhouse/embedded.ts'
 import { readConfig } from '../src/config.ts'
 import { openClickHouse, type ClickHouse } from '../src/service.ts'
+import { startShards } from './cluster/shards.ts'
 
 /** How to reach it. */
 export type Connection = Omit<ClickHouse, 'stop'>
@@ -31,7 +33,7 @@ const HTTP_PORT = 8123
 /** The first run pulls the image. */
 const CONTAINER_START_MS = 300_000
 
-const STARTERS: Record<string, () => Promise<ClickHouse>> = { embedded, container }
+const STARTERS: Record<string, () => Promise<ClickHouse>> = { embedded, shards, container }
 
 export default async function setup(project: TestProject) {
   const { TEST_CLICKHOUSE: wanted, CLICKHOUSE_URL: url } = process.env
@@ -47,14 +49,13 @@ export default async function setup(project: TestProject) {
   return stop
 }
 
+const complain: Log = (level, message) => {
+  if (level !== 'info') console.error(message)
+}
+
 async function embedded(): Promise<ClickHouse> {
   const dataDir = await mkdtemp(join(tmpdir(), 'analytics-test-server-'))
-  const server = await startEmbedded({
-    dataDir,
-    log: (level, message) => {
-      if (level !== 'info') console.error(message)
-    },
-  })
+  const server = await startEmbedded({ dataDir, log: complain })
   return {
     url: server.url,
     admin: server.admin,
@@ -65,6 +66,11 @@ async function embedded(): Promise<ClickHouse> {
       await rm(dataDir, { recursive: true, force: true, maxRetries: 5 })
     },
   }
+}
+
+async function shards(): Promise<ClickHouse> {
+  const { servers: _, ...started } = await startShards({ log: complain })
+  return started
 }
 
 const user = (role: string) => ({ username: `analytics_${role}`, password: randomBytes(24).toString('base64url') })

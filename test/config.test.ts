@@ -31,6 +31,18 @@ describe('settings', () => {
     expect(() => readConfig({ JWT_SECRET: 'x'.repeat(32), JWT_JWKS_URL: 'https://example.com/jwks' })).toThrow(/one of/)
   })
 
+  it('takes a cluster by name, and with the servers of one that has no Keeper', () => {
+    const url = { CLICKHOUSE_URL: 'http://a:8123' }
+    expect(readConfig({ ...url, CLICKHOUSE_CLUSTER: 'fleet' })).toMatchObject({ CLICKHOUSE_CLUSTER_URLS: [] })
+    expect(readConfig({ ...url, CLICKHOUSE_CLUSTER: 'fleet', CLICKHOUSE_CLUSTER_URLS: 'http://a:8123, http://b:8123' })).toMatchObject({
+      CLICKHOUSE_CLUSTER_URLS: ['http://a:8123', 'http://b:8123'],
+    })
+    expect(() => readConfig({ CLICKHOUSE_CLUSTER: 'fleet' })).toThrow(/CLICKHOUSE_URL/)
+    expect(() => readConfig({ ...url, CLICKHOUSE_CLUSTER_URLS: 'http://b:8123' })).toThrow(/CLICKHOUSE_CLUSTER/)
+    expect(() => readConfig({ ...url, CLICKHOUSE_CLUSTER: "fl'eet" })).toThrow(/identifier/)
+    expect(() => readConfig({ ...url, CLICKHOUSE_CLUSTER: 'fleet', CLICKHOUSE_CLUSTER_URLS: 'b:8123' })).toThrow(/URLS/)
+  })
+
   it('takes an empty value for one that is not set', () => {
     expect(readConfig({ PORT: '', JWT_SECRET: '' })).toMatchObject({ PORT: 8787, localKey: true })
   })

@@ -5,11 +5,12 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { inject } from 'vitest'
+import { clusterSettings } from '../src/clickhouse/cluster.ts'
 import { readConfig } from '../src/config.ts'
 import { signLocalToken } from '../src/http/local-key.ts'
 import type { Receipt } from '../src/ingest/writer.ts'
 import type { Level, Log } from '../src/log.ts'
-import { createService, type ServiceOptions } from '../src/service.ts'
+import { createService, type ClickHouse, type ServiceOptions } from '../src/service.ts'
 
 export type Params = Record<string, string | number | readonly string[]>
 
@@ -39,21 +40,24 @@ export type TestService = Awaited<ReturnType<typeof startService>>
  * Starts a service. `close` ends it and drops its database.
  * @param options.now where its clock stands; move it with `setNow`
  * @param options.config settings of the environment, beside the defaults
+ * @param options.clickhouse the ClickHouse to use; the one of the test run where not given
  * @param options.makeStore takes the place of the service's store
  * @param options.from another service that was stopped with `stop`, whose database and data directory to go on with
  */
 export async function startService({
   now = '2026-03-01T12:00:00.000Z',
   config: settings = {},
+  clickhouse: given,
   from,
   makeStore,
 }: {
   now?: string
   config?: Record<string, string>
+  clickhouse?: ClickHouse
   from?: { database: string; dataDir: string }
   makeStore?: ServiceOptions['makeStore']
 } = {}) {
-  const clickhouse = { ...inject('clickhouse'), stop: () => Promise.resolve() }
+  const clickhouse = given ?? { ...inject('clickhouse'), stop: () => Promise.resolve() }
   const database = from?.database ?? `analytics_test_${randomBytes(6).toString('hex')}`
   const dataDir = from?.dataDir ?? (await mkdtemp(join(tmpdir(), 'analytics-test-data-')))
   const config = readConfig({
@@ -88,7 +92,10 @@ export async function startService({
     url: clickhouse.url,
     ...clickhouse.admin,
     database,
-    clickhouse_settings: { output_format_json_quote_64bit_integers: 0 },
+    clickhouse_settings: {
+      ...(clickhouse.cluster ? clusterSettings(clickhouse.cluster) : {}),
+      output_format_json_quote_64bit_integers: 0,
+    },
   })
 
   const tokens = new Map<string, Promise<string>>()
@@ -176,6 +183,9 @@ export async function startService({
       return receipts
     },
 
+    /** Takes rows away behind the service's back. */
+    deleteRows: (table: string, where: string) => service.store.deleteRows(table, where),
+
     /** Rows of a query over the service's own database. */
     async rows<Row>(query: string): Promise<Row[]> {
       return (await admin.query({ query, format: 'JSONEachRow' })).json<Row>()
@@ -189,10 +199,19 @@ export async function startService({
     stop,
 
     async close() {
-      await admin.command({ query: `DROP DATABASE IF EXISTS ${database} SYNC` })
+      await dropDatabase(clickhouse, database)
       await stop()
       await rm(dataDir, { recursive: true, force: true })
     },
+  }
+}
+
+/** Drops a test's database, on every server of a cluster. */
+export async function dropDatabase({ url, cluster, admin }: Pick<ClickHouse, 'url' | 'cluster' | 'admin'>, database: string) {
+  for (const server of cluster?.urls ?? [url]) {
+    const client = createClient({ url: server, ...admin })
+    await client.command({ query: `DROP DATABASE IF EXISTS ${database} SYNC` })
+    await client.close()
   }
 }
 

@@ -102,7 +102,14 @@ export class UserRanks {
     await this.#store.admin.command({
       query: MAKE,
       query_params: { tenant, level, start },
-      clickhouse_settings: { max_execution_time: 60, max_threads: 1, insert_deduplicate: 0, wait_end_of_query: 1 },
+      clickhouse_settings: {
+        max_execution_time: 60,
+        max_threads: 1,
+        insert_deduplicate: 0,
+        wait_end_of_query: 1,
+        // On a cluster a list is of all shards together.
+        parallel_distributed_insert_select: '0',
+      },
     })
   }
 }

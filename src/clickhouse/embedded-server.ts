@@ -11,8 +11,9 @@
  * - It is always SIGKILL: `process.exit` waits for native threads that do not return. Nothing is lost by it, what
  *   ClickHouse has acknowledged is in its files.
  *
- * Arguments: the data directory, the configuration file, the HTTP port (0: any free one), and the name of the file, in
- * the working directory, that receives the port and a newline once the server listens.
+ * Arguments: the data directory, the configuration file, the HTTP port (0: any free one), the name of the file, in the
+ * working directory, that receives the port and a newline once the server listens, and the port for other servers of a
+ * cluster (none where it is missing).
  */
 
 /** The one message to the parent: why the engine cannot run on this machine, whatever its data. */
@@ -40,9 +41,10 @@ async function openEngine() {
   }
 }
 
-const [dataDirectory = '', configFile = '', port = '', portFile = ''] = process.argv.slice(2)
+const [dataDirectory = '', configFile = '', port = '', portFile = '', tcpPort] = process.argv.slice(2)
 
 const QUERIES = `
+  ${tcpPort ? 'SYSTEM START LISTEN TCP;' : ''}
   SYSTEM START LISTEN HTTP;
   SELECT getServerPort('http_port') INTO OUTFILE '${portFile}' TRUNCATE FORMAT TSV;
   SELECT sleepEachRow(3) FROM numbers(1000000000)
@@ -54,6 +56,7 @@ const ARGUMENTS = [
   '--config-file', configFile,
   '--listen_host', '127.0.0.1',
   '--http_port', port,
+  ...(tcpPort ? ['--tcp_port', tcpPort] : []),
   // The level of the configuration file is not looked at (26.7): without this the log is a trace.
   '--log-level', 'warning',
   // This session is the password-less user `default`, which the profile makes read-only for everybody who comes over

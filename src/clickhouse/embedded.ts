@@ -56,7 +56,29 @@ const START_TIMEOUT_MS = 120_000
 const LOCK_RETRY_MS = 3_000
 const BACK_OFF_MS = { first: 100, max: 5_000, forgottenAfter: 30_000 }
 
-const configFor = (dataDir: string) => `<clickhouse>
+/** Makes the server one shard of several on this machine. */
+export interface ShardOptions {
+  /** Of the cluster, in SQL: an identifier. */
+  readonly cluster: string
+  /** What the shards listen on for each other, in their order; the same list for each. */
+  readonly tcpPorts: readonly number[]
+  /** This server's position in `tcpPorts`. */
+  readonly index: number
+  /** Known to the shards alone: with it they ask each other in the name of the user who asked them, with that user's grants. */
+  readonly secret: string
+  /** Of the shard that was started first: the service has one password a role. */
+  readonly users?: Pick<EmbeddedServer, 'admin' | 'reader' | 'writer'> | undefined
+}
+
+const clusterConfig = ({ cluster, tcpPorts, secret }: ShardOptions) => `
+  <remote_servers>
+    <${cluster}>
+      <secret>${secret}</secret>
+      ${tcpPorts.map((port) => `<shard><replica><host>127.0.0.1</host><port>${port}</port></replica></shard>`).join('\n      ')}
+    </${cluster}>
+  </remote_servers>`
+
+const configOf = (dataDir: string, shard?: ShardOptions) => `<clickhouse>
   <logger>
     <log>clickhouse.log</log>
     <size>1M</size>
@@ -70,7 +92,7 @@ const configFor = (dataDir: string) => `<clickhouse>
   <!-- The machine has other things to do. -->
   <max_server_memory_usage_to_ram_ratio>0.7</max_server_memory_usage_to_ram_ratio>
   <!-- The program's 2 threads delay merges as soon as a few tables want one. -->
-  <background_schedule_pool_size>16</background_schedule_pool_size>
+  <background_schedule_pool_size>16</background_schedule_pool_size>${shard ? clusterConfig(shard) : ''}
 </clickhouse>
 `
 
@@ -121,21 +143,22 @@ const newUser = (username: string): User => ({ username, password: randomBytes(2
  * @throws DataDirInUseError where another process serves from `dataDir`
  * @throws EmbeddedError where the engine is not installed, does not exist for this machine, or refuses to start
  */
-export async function startEmbedded(options: { dataDir: string; log: Log }): Promise<EmbeddedServer> {
-  const { log } = options
+export async function startEmbedded(options: { dataDir: string; log: Log; shard?: ShardOptions }): Promise<EmbeddedServer> {
+  const { log, shard } = options
   const dataDir = resolve(options.dataDir)
   const users = {
-    admin: newUser('analytics_admin'),
-    reader: newUser('analytics_reader'),
-    writer: newUser('analytics_writer'),
+    admin: shard?.users?.admin ?? newUser('analytics_admin'),
+    reader: shard?.users?.reader ?? newUser('analytics_reader'),
+    writer: shard?.users?.writer ?? newUser('analytics_writer'),
   }
   const passwords = Object.fromEntries(
     Object.entries(users).map(([role, user]) => [`ANALYTICS_${role.toUpperCase()}_PASSWORD`, user.password]),
   )
-  await writeConfiguration(dataDir)
+  await writeConfiguration(dataDir, configOf(dataDir, shard))
 
   const lockDeadline = Date.now() + LOCK_RETRY_MS
-  let server = launch(dataDir, 0, passwords)
+  const tcpPort = shard?.tcpPorts[shard.index]
+  let server = launch(dataDir, 0, passwords, tcpPort)
   let port: number
   for (;;) {
     try {
@@ -145,7 +168,7 @@ export async function startEmbedded(options: { dataDir: string; log: Log }): Pro
       server.kill()
       if (!(error instanceof DataDirInUseError) || Date.now() > lockDeadline) throw error
       await sleep(200)
-      server = launch(dataDir, 0, passwords)
+      server = launch(dataDir, 0, passwords, tcpPort)
     }
   }
   const url = `http://127.0.0.1:${port}`
@@ -166,7 +189,7 @@ export async function startEmbedded(options: { dataDir: string; log: Log }): Pro
       await sleep(delay, undefined, { signal: stopping.signal }).catch(() => {})
       if (stopping.signal.aborted) return
       delay = Math.min(delay * 2, BACK_OFF_MS.max)
-      server = launch(dataDir, port, passwords)
+      server = launch(dataDir, port, passwords, tcpPort)
       // A start that fails ends the process as well, and that is seen above.
       server.ready.then(
         () => log('info', `embedded ClickHouse: ${url} again, process ${server.pid}`),
@@ -203,10 +226,10 @@ interface Launched {
   kill(): void
 }
 
-function launch(dataDir: string, port: number, passwords: Record<string, string>): Launched {
+function launch(dataDir: string, port: number, passwords: Record<string, string>, tcpPort?: number): Launched {
   const runDirectory = join(dataDir, 'run')
   const portFile = `port-${randomBytes(8).toString('hex')}`
-  const child = fork(SERVER_FILE, [join(dataDir, 'clickhouse'), 'config.xml', String(port), portFile], {
+  const child = fork(SERVER_FILE, [join(dataDir, 'clickhouse'), 'config.xml', String(port), portFile, ...(tcpPort ? [String(tcpPort)] : [])], {
     cwd: runDirectory,
     execArgv: EXEC_ARGV,
     // Not settings of the service: the child needs PATH and the like, and users.xml takes the passwords from here.
@@ -265,14 +288,14 @@ function launch(dataDir: string, port: number, passwords: Record<string, string>
   }
 }
 
-async function writeConfiguration(dataDir: string): Promise<void> {
+async function writeConfiguration(dataDir: string, config: string): Promise<void> {
   const run = join(dataDir, 'run')
   await mkdir(join(dataDir, 'clickhouse'), { recursive: true, mode: 0o700 })
   await mkdir(join(run, 'users.d'), { recursive: true, mode: 0o700 })
   // A second service on the same directory gets this far before ClickHouse's lock turns it away. It writes what is
   // there already, under a name of its own first, so that a server which restarts just then reads whole files.
   const files = {
-    'config.xml': configFor(dataDir),
+    'config.xml': config,
     'users.xml': USERS,
     'users.d/analytics.xml': await readFile(SHARED_USERS_FILE, 'utf8'),
   }

@@ -9,6 +9,7 @@ import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
+import { clustered, clusterSettings, type Cluster } from './cluster.ts'
 import type { Log } from './embedded.ts'
 
 export interface MigrateOptions {
@@ -23,7 +24,17 @@ export interface MigrateOptions {
    * longer may run twice at once.
    */
   readonly takeoverMs?: number
+  /** Installs on every server of a cluster. */
+  readonly cluster?: ClusterAccess | undefined
   readonly log?: Log
+}
+
+export interface ClusterAccess {
+  readonly cluster: Cluster
+  /** One for each of the cluster's `urls`, connected as `client` is. */
+  readonly servers: readonly ClickHouseClient[]
+  /** The user that `client` is connected as; the views have this user's rights. */
+  readonly definer: string
 }
 
 /** The database cannot be brought up to date; `message` says why and names the file. */
@@ -107,13 +118,10 @@ interface Latest {
 export async function migrate(options: MigrateOptions): Promise<{ applied: string[] }> {
   const { database, takeoverMs = 60_000, log = () => {} } = options
   const files = await readFiles(options.directory ?? DEFAULT_DIRECTORY)
-  const server = connect(options.client, database)
+  const server = connect(options.client, database, options.cluster)
   const runner = `${hostname()}:${process.pid}:${randomUUID()}`
 
-  await options.client.command({
-    query: 'CREATE DATABASE IF NOT EXISTS {database:Identifier}',
-    query_params: { database },
-  })
+  await server.createDatabase()
   await server.command(TABLE)
   await server.command(REBUILDS)
   refuseForeign(files, await server.latest(), database)
@@ -168,11 +176,35 @@ export async function migrate(options: MigrateOptions): Promise<{ applied: strin
 }
 
 /** What the migrator asks of ClickHouse, in `database`: the files name their tables without one. */
-function connect(client: ClickHouseClient, database: string) {
+function connect(client: ClickHouseClient, database: string, access?: ClusterAccess) {
   const http_headers = { 'X-ClickHouse-Database': database }
+  const onCluster: ClickHouseSettings = access ? clusterSettings(access.cluster) : {}
+  const servers = access && access.servers.length > 0 ? access.servers : [client]
   return {
-    command: (query: string, clickhouse_settings: ClickHouseSettings = {}) =>
-      client.command({ query, http_headers, clickhouse_settings }),
+    async createDatabase(): Promise<void> {
+      const on = access && access.servers.length === 0 ? ` ON CLUSTER ${access.cluster.name}` : ''
+      for (const one of servers) {
+        await one.command({ query: `CREATE DATABASE IF NOT EXISTS {database:Identifier}${on}`, query_params: { database } })
+      }
+      // A row from each shard that answers: see Store.missingShards.
+      if (access) {
+        const { name } = access.cluster
+        await client.command({
+          query: `CREATE TABLE IF NOT EXISTS shards${on} AS system.one ENGINE = Distributed('${name}', 'system', 'one')`,
+          http_headers,
+        })
+      }
+    },
+
+    /** Runs a statement of the SQL files, in its form for the cluster where there is one. */
+    async command(query: string): Promise<void> {
+      const statements = access ? clustered(query, { ...access, database }) : [{ sql: query, everywhere: false }]
+      for (const { sql, everywhere } of statements) {
+        for (const one of everywhere ? servers : [client]) {
+          await one.command({ query: sql, http_headers, clickhouse_settings: onCluster })
+        }
+      }
+    },
 
     async latest(): Promise<Latest[]> {
       const result = await client.query({
@@ -183,7 +215,7 @@ function connect(client: ClickHouseClient, database: string) {
           LIMIT 1 BY version`,
         format: 'JSONEachRow',
         http_headers,
-        clickhouse_settings: { output_format_json_quote_64bit_integers: 0 },
+        clickhouse_settings: { ...onCluster, output_format_json_quote_64bit_integers: 0 },
       })
       return result.json<Latest>()
     },
@@ -195,6 +227,7 @@ function connect(client: ClickHouseClient, database: string) {
         format: 'JSONEachRow',
         http_headers,
         clickhouse_settings: {
+          ...onCluster,
           insert_deduplicate: 1,
           insert_deduplication_token: `${state}-${file.version}-${attempt}`,
           async_insert: 0,
@@ -224,7 +257,7 @@ function connect(client: ClickHouseClient, database: string) {
         query_params: { version: file.version, attempt, runner },
         format: 'JSONEachRow',
         http_headers,
-        clickhouse_settings: { output_format_json_quote_64bit_integers: 0 },
+        clickhouse_settings: { ...onCluster, output_format_json_quote_64bit_integers: 0 },
       })
       const [row] = await result.json<{ claims: number }>()
       return row?.claims === 1

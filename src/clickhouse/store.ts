@@ -9,6 +9,7 @@ import type { Readable } from 'node:stream'
 import { ApiError, unavailable } from '../http/errors.ts'
 import { MAX_EXPORTS } from '../http/limits.ts'
 import { ID_HASH } from '../ingest/id-filter.ts'
+import { clusterSettings, localTable, type Cluster } from './cluster.ts'
 
 /** Who asks: the tenant's number (0: a tenant nobody has written to yet) and what becomes of the query. */
 export interface Asker {
@@ -60,6 +61,8 @@ export interface StoreOptions {
   readonly writer: Credentials
   /** For upkeep that reads one table and writes another: migrations, seals, repair. */
   readonly admin: Credentials
+  /** Where the tables are spread over the servers of a cluster. */
+  readonly cluster?: Cluster | undefined
   readonly queryTimeoutSeconds: number
   readonly queryMemoryMb: number
   /** Called for each query that fails because a part on disk cannot be read. */
@@ -120,6 +123,9 @@ const STREAM_SETTINGS: ClickHouseSettings = {
   output_format_csv_crlf_end_of_line: 1,
 }
 
+/** A shard that is there answers in milliseconds. */
+const MISSING_AFTER_MS = 2_000
+
 const EXCEPTION_TAG = 'x-clickhouse-exception-tag'
 
 type Headers = Record<string, unknown>
@@ -170,6 +176,9 @@ export class Store {
   readonly #exporter: ClickHouseClient
   readonly writer: ClickHouseClient
   readonly admin: ClickHouseClient
+  readonly #cluster: Cluster | undefined
+  /** The admin's way to each server of a cluster without Keeper; else the one that there is. */
+  readonly #servers: readonly ClickHouseClient[]
   readonly #limits: ClickHouseSettings
   readonly #onBrokenPart: (() => void) | undefined
   readonly #onQuery: ((query: FinishedQuery) => void) | undefined
@@ -185,7 +194,9 @@ export class Store {
       keep_alive: { enabled: true, idle_socket_ttl: 2_000 },
       // What goes wrong reaches the caller as an exception; the client's own logger would print it a second time.
       log: { level: ClickHouseLogLevel.OFF },
+      ...(options.cluster ? { clickhouse_settings: clusterSettings(options.cluster) } : {}),
     }
+    this.#cluster = options.cluster
     this.#database = options.database
     this.#onBrokenPart = options.onBrokenPart
     this.#onQuery = options.onQuery
@@ -203,9 +214,12 @@ export class Store {
       request_timeout: options.queryTimeoutSeconds * 1000 + 5_000,
     })
     const writer = createClient({ ...shared, ...options.writer, max_open_connections: 16, request_timeout: 120_000 })
-    const admin = createClient({ ...shared, ...options.admin, max_open_connections: 4, request_timeout: 600_000 })
-    this.writer = options.onQuery ? watched(writer, 'writer', options.onQuery) : writer
-    this.admin = options.onQuery ? watched(admin, 'admin', options.onQuery) : admin
+    const asAdmin = { ...shared, ...options.admin, max_open_connections: 4, request_timeout: 600_000 }
+    const seen = (client: ClickHouseClient, role: string) => (options.onQuery ? watched(client, role, options.onQuery) : client)
+    this.writer = seen(writer, 'writer')
+    this.admin = seen(createClient(asAdmin), 'admin')
+    const urls = options.cluster?.urls ?? []
+    this.#servers = urls.length === 0 ? [this.admin] : urls.map((url) => seen(createClient({ ...asAdmin, url }), 'admin'))
     this.#limits = {
       ...UNTHREADED,
       max_execution_time: options.queryTimeoutSeconds,
@@ -298,7 +312,9 @@ export class Store {
 
   /** Second lock on the same door: ClickHouse itself adds the tenant to every table a query reads. */
   #tenantFilters(tenant: number): SettingsMap {
-    return SettingsMap.from(Object.fromEntries(TENANT_TABLES.map((table) => [`${this.#database}.${table}`, `tenant = ${Number(tenant)}`])))
+    // On a cluster in both places, where rows are gathered and where they lie: either would do.
+    const tables = this.#cluster ? TENANT_TABLES.flatMap((table) => [table, localTable(table)]) : TENANT_TABLES
+    return SettingsMap.from(Object.fromEntries(tables.map((table) => [`${this.#database}.${table}`, `tenant = ${Number(tenant)}`])))
   }
 
   /** Reads what belongs to no single caller: names, seals, ids before an insert. Never used for an answer's figures. */
@@ -336,22 +352,33 @@ export class Store {
     return result.json<Row>()
   }
 
-  /** Deletes rows of a table for good; returns when none is left. */
-  async deleteRows(table: string, where: string, params: Record<string, unknown> = {}): Promise<void> {
-    await this.admin.command({
-      query: `ALTER TABLE ${table} DELETE WHERE ${where}`,
-      query_params: params,
-      clickhouse_settings: { mutations_sync: '1', wait_end_of_query: 1 },
-    })
+  /** Deletes rows of a table for good, on every shard; returns when none is left. */
+  deleteRows(table: string, where: string, params: Record<string, unknown> = {}): Promise<void> {
+    return this.#change(table, `DELETE WHERE ${where}`, params)
   }
 
-  /** Changes columns of rows; returns when all of them are changed. */
-  async updateRows(table: string, columns: string, where: string, params: Record<string, unknown> = {}): Promise<void> {
-    await this.admin.command({
-      query: `ALTER TABLE ${table} UPDATE ${columns} WHERE ${where}`,
-      query_params: params,
-      clickhouse_settings: { mutations_sync: '1', wait_end_of_query: 1 },
-    })
+  /** Changes columns of rows, on every shard; returns when all of them are changed. */
+  updateRows(table: string, columns: string, where: string, params: Record<string, unknown> = {}): Promise<void> {
+    return this.#change(table, `UPDATE ${columns} WHERE ${where}`, params)
+  }
+
+  async #change(table: string, change: string, params: Record<string, unknown>): Promise<void> {
+    const on = this.#cluster?.urls.length === 0 ? ` ON CLUSTER ${this.#cluster.name}` : ''
+    if (on) {
+      // A statement for a server that is down stays in Keeper's queue, and would delete later what has been written anew
+      // by then. So first one that does no harm, which fails where a server is missing.
+      await this.admin.command({
+        query: `CREATE DATABASE IF NOT EXISTS ${this.#database}${on}`,
+        clickhouse_settings: { distributed_ddl_task_timeout: '5', distributed_ddl_output_mode: 'throw' },
+      })
+    }
+    for (const server of this.#servers) {
+      await server.command({
+        query: `ALTER TABLE ${this.#cluster ? localTable(table) : table}${on} ${change}`,
+        query_params: params,
+        clickhouse_settings: { mutations_sync: '1', wait_end_of_query: 1 },
+      })
+    }
   }
 
   /** The present on ClickHouse's clock, epoch milliseconds. */
@@ -412,8 +439,35 @@ export class Store {
     return result.success
   }
 
+  /**
+   * Shards that do not answer within 2 seconds, such as `2 (clickhouse-2-1, clickhouse-2-2)`. Where one takes connections
+   * and nothing more, they cannot be told apart: then `one of …`. Empty where all answer, and where there is no cluster.
+   * @throws where the server that is asked is out of reach itself
+   */
+  async missingShards(): Promise<string[]> {
+    if (!this.#cluster) return []
+    const hosts = await this.adminRows<{ shard: number; hosts: string[] }>(
+      `SELECT shard_num AS shard, groupUniqArray(host_name) AS hosts FROM system.clusters WHERE cluster = {name:String}
+       GROUP BY shard ORDER BY shard`,
+      { name: this.#cluster.name },
+    )
+    const shards = hosts.map(({ shard, hosts: names }) => ({ shard, text: `${shard} (${names.toSorted().join(', ')})` }))
+    const answering = await this.#reader
+      .query({
+        query: 'SELECT DISTINCT _shard_num AS shard FROM shards',
+        format: 'JSONEachRow',
+        clickhouse_settings: { skip_unavailable_shards: 1 },
+        abort_signal: AbortSignal.timeout(MISSING_AFTER_MS),
+      })
+      .then((result) => result.json<{ shard: number }>())
+      .catch(() => null)
+    if (!answering) return [`one of ${shards.map(({ text }) => text).join(', ')}`]
+    return shards.filter(({ shard }) => !answering.some((row) => row.shard === shard)).map(({ text }) => text)
+  }
+
   async close(): Promise<void> {
-    await Promise.all([this.#reader.close(), this.#exporter.close(), this.writer.close(), this.admin.close()])
+    const clients = new Set([this.#reader, this.#exporter, this.writer, this.admin, ...this.#servers])
+    await Promise.all([...clients].map((client) => client.close()))
   }
 }
 

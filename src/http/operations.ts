@@ -109,18 +109,20 @@ export function operations(parts: OperationsParts, probe: ProbeParts) {
   app.get('/health/live', (c) => c.json({ status: 'ok' }))
 
   app.get('/health/ready', async (c) => {
-    const [clickhouse, version, keys] = await Promise.all([
+    const [clickhouse, version, keys, missing] = await Promise.all([
       inTime(store.ping(), false),
       inTime(store.schemaVersion(), null),
       inTime(verifier.hasKeys(), false),
+      inTime(store.missingShards(), ['cannot be told']),
     ])
     const schema = version === null ? 'unknown' : version >= probe.schemaVersion ? 'ok' : 'missing'
     const { last } = probe.selfCheck
-    const ready = clickhouse && schema === 'ok' && writer.healthy && keys
+    const ready = clickhouse && schema === 'ok' && missing.length === 0 && writer.healthy && keys
     return c.json(
       {
         status: probe.draining() ? 'draining' : ready ? 'ok' : 'unavailable',
         clickhouse: clickhouse ? 'ok' : 'out of reach',
+        ...(missing.length > 0 ? { missingShards: missing } : {}),
         schema,
         ingestion: writer.healthy ? 'ok' : 'events cannot be stored',
         keys: keys ? 'ok' : 'never fetched',

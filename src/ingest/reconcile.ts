@@ -309,7 +309,8 @@ export async function rewriteDays(store: Store, table: RollupTable, places: read
   )
   const list = columns.map(({ name }) => name).join(', ')
   await store.admin.command({
-    query: `INSERT INTO ${table} (${list}) SELECT ${list} FROM (${view.select}) WHERE ${IS_FINE}`,
+    // On a cluster the view reads its shard's own events; here those of all shards are wanted.
+    query: `INSERT INTO ${table} (${list}) SELECT ${list} FROM (${view.select.replaceAll('.events_local', '.events')}) WHERE ${IS_FINE}`,
     clickhouse_settings: {
       additional_table_filters: SettingsMap.from({
         [`${view.database}.events`]: within('timestamp', milliseconds(from), milliseconds(until)),

@@ -404,7 +404,7 @@ describe('other answers', () => {
     const url = '/operations/reconcile?startDate=2011-02-23&endDate=2011-02-24'
     const { body } = await service.request('POST', url, { scope: 'analytics:operate' })
     expectToFit(RECONCILED, jsonOf('/operations/reconcile', 'post', '200'), body)
-    await service.admin.command({ query: 'DELETE FROM activity WHERE level = 2', clickhouse_settings: { lightweight_deletes_sync: '2' } })
+    await service.deleteRows('activity', 'level = 2')
     const found = await service.request('POST', `${url}&repair=true`, { scope: 'analytics:operate' })
     expect(found.body.data.drift.length).toBeGreaterThan(0)
     expectToFit(RECONCILED, jsonOf('/operations/reconcile', 'post', '200'), found.body)

@@ -50,8 +50,11 @@ async function reconcile(repair = false, params = ''): Promise<Found> {
 
 const places = ({ drift }: Found) => drift.map(({ tenant, start, rollup }) => `${tenant} ${start.slice(0, 10)} ${rollup}`).sort()
 
-const change = (query: string) =>
-  service.admin.command({ query, clickhouse_settings: { mutations_sync: '1', wait_end_of_query: 1 } })
+function change(query: string) {
+  const [, table, where] = /^ALTER TABLE (\w+) DELETE WHERE ([^]+)$/.exec(query) ?? []
+  if (table && where) return service.deleteRows(table, where)
+  return service.admin.command({ query, clickhouse_settings: { wait_end_of_query: 1 } })
+}
 
 /** The start of the span that holds an instant. */
 const spanOf = (instant: string, days: number) =>

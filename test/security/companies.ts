@@ -2,7 +2,6 @@
  * Two companies that cannot be told apart by anything but their tokens: the same users, assistants and event ids, with
  * other counts behind them. And services to ask about them, sound ones and deliberately broken ones.
  */
-import { createClient } from '@clickhouse/client'
 import { randomBytes } from 'node:crypto'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -11,7 +10,7 @@ import { inject } from 'vitest'
 import { readConfig } from '../../src/config.ts'
 import { createService, type ServiceOptions } from '../../src/service.ts'
 import type { SentEvent } from '../reference.ts'
-import type { Caller } from '../support.ts'
+import { dropDatabase, type Caller } from '../support.ts'
 import { authorization } from '../tokens.ts'
 
 export const NOW = Date.parse('2026-03-01T12:00:00.000Z')
@@ -137,9 +136,7 @@ export async function startWorld({
 
     async close() {
       await service.close()
-      const admin = createClient({ url: clickhouse.url, ...clickhouse.admin })
-      await admin.command({ query: `DROP DATABASE IF EXISTS ${database} SYNC` })
-      await admin.close()
+      await dropDatabase(clickhouse, database)
       await rm(dataDir, { recursive: true, force: true })
     },
   }
