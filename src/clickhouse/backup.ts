@@ -50,6 +50,9 @@ export async function backUp(
   exclusive: Exclusive,
   { database, name, disk }: { database: string; name: string; disk: string },
 ): Promise<Backup> {
+  if (store.isClustered) {
+    throw new BackupError('a cluster is backed up by its own BACKUP … ON CLUSTER while no instance of the service runs')
+  }
   const prefix = `${CLONE}${randomBytes(4).toString('hex')}_`
   const old = (await tablesOf(store)).filter((table) => table.name.startsWith(CLONE) && table.age > CLONES_LIVE_SECONDS)
   for (const table of old) await drop(store, table.name)

@@ -352,6 +352,11 @@ export class Store {
     return result.json<Row>()
   }
 
+  /** Whether the tables lie on the servers of a cluster. */
+  get isClustered(): boolean {
+    return this.#cluster !== undefined
+  }
+
   /** Deletes rows of a table for good, on every shard; returns when none is left. */
   deleteRows(table: string, where: string, params: Record<string, unknown> = {}): Promise<void> {
     return this.#change(table, `DELETE WHERE ${where}`, params)
