@@ -68,7 +68,7 @@ async function start(env: NodeJS.ProcessEnv, beforeReady: RunOptions['beforeRead
   let signalledAt = -Infinity
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     process.on(signal, () => {
-      // Ctrl-C comes more than once: from the terminal, and handed on by npm and tsx.
+      // Ctrl-C comes twice: from the terminal, and some 60 ms later handed on by tsx.
       if (performance.now() - signalledAt < SAME_SIGNAL_MS) return
       signalledAt = performance.now()
       // What is journalled is stored at the next start, and nothing else was acknowledged.

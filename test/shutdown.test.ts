@@ -150,7 +150,7 @@ test('SIGTERM: readiness first, then whole answers, then nothing is lost', { tim
   expect([...acknowledged].filter((id) => !ids.has(id))).toEqual([])
   expect(acknowledged.size).toBeGreaterThan(EXPORTED)
 
-  // A second signal does not wait for anything; one that follows at once is the first one, handed on by npm.
+  // A second signal does not wait for anything; one that follows at once is the first one, handed on by tsx.
   const hanging = await again.get(`/analytics/events?${RANGE}&format=csv`)
   await (hanging.body as ReadableStream<Uint8Array>).getReader().read()
   again.kill('SIGTERM')

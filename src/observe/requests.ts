@@ -9,7 +9,7 @@ import { matchedRoutes } from 'hono/route'
 import type { FinishedQuery } from '../clickhouse/store.ts'
 import type { Level, Log } from '../log.ts'
 import type { Metrics } from './metrics.ts'
-import type { Tracing } from './tracing.ts'
+import type { RequestSpan, Tracing } from './tracing.ts'
 
 /** A request under way; those who handle it write down what they know. */
 export interface Observed {
@@ -51,7 +51,7 @@ const CALLER_LEFT = 499
 const UNTRACED = /^\/(health\/|metrics$)/
 
 export function observeRequests(parts: RequestObserver): MiddlewareHandler {
-  const { log, metrics, tracing, slowMs } = parts
+  const { metrics, tracing } = parts
   return async (c, next) => {
     const started = performance.now()
     const observed: Observed = { id: acceptableId(c.req.header('X-Request-Id')) ?? randomUUID(), queries: [] }
@@ -61,32 +61,45 @@ export function observeRequests(parts: RequestObserver): MiddlewareHandler {
     const span = tracing && !UNTRACED.test(c.req.path) ? tracing.startRequest(method, c.req.raw.headers) : undefined
     await (span ? span.run(next) : next())
     c.res.headers.set('X-Request-Id', observed.id)
-    const ms = performance.now() - started
-    const route = routeOf(c)
-    const { status } = c.res
-    // The signal is made when it is first asked for, which takes longer than a kept answer.
-    const told = status >= 500 && c.req.raw.signal.aborted ? CALLER_LEFT : status
-    metrics.request(route, method, told, ms)
-    const end = (sent?: Sent) => {
-      span?.end({ route, status: told, requestId: observed.id, ...(sent ? { sent } : {}) })
-      if (sent) metrics.exported(sent.outcome, sent.bytes, performance.now() - started)
-      const level = observed.failure?.level ?? (ms >= slowMs ? 'info' : 'debug')
-      log(level, messageOf(level, observed, sent), {
-        requestId: observed.id,
-        ...(span ? { traceId: span.traceId } : {}),
-        ...(observed.tenant === undefined ? {} : { tenant: observed.tenant }),
-        method,
-        route,
-        status: told,
-        ms: round(ms),
-        ...(sent ? { export: sent.outcome, bytes: sent.bytes, sentMs: round(performance.now() - started) } : {}),
-        ...(observed.queries.length > 0 ? { queries: observed.queries.map(queryLine) } : {}),
-        ...(observed.failure ? { cause: String(observed.failure.cause), stack: observed.failure.stack } : {}),
-      })
-    }
-    if (observed.sending) void observed.sending.then(end)
-    else end()
+    // The signal is made when it is first asked for, which takes longer than all of this.
+    const status = c.res.status >= 500 && c.req.raw.signal.aborted ? CALLER_LEFT : c.res.status
+    const answered = { observed, span, method, route: routeOf(c), status, started, ms: performance.now() - started }
+    metrics.request(answered.route, method, status, answered.ms)
+    if (observed.sending) void observed.sending.then((sent) => tell(parts, answered, sent))
+    else tell(parts, answered)
   }
+}
+
+interface Answered {
+  readonly observed: Observed
+  readonly span: RequestSpan | undefined
+  readonly method: string
+  readonly route: string
+  readonly status: number
+  readonly started: number
+  /** Until the answer was ready to be sent. */
+  readonly ms: number
+}
+
+/** Called once for each request, when the last of its answer is out of hand. */
+function tell({ log, metrics, slowMs }: RequestObserver, answered: Answered, sent?: Sent): void {
+  const { observed, span, method, route, status, started, ms } = answered
+  const { failure, queries } = observed
+  span?.end({ route, status, requestId: observed.id, ...(sent ? { sent } : {}) })
+  if (sent) metrics.exported(sent.outcome, sent.bytes, performance.now() - started)
+  const level = failure?.level ?? (ms >= slowMs ? 'info' : 'debug')
+  log(level, messageOf(level, observed, sent), {
+    requestId: observed.id,
+    ...(span ? { traceId: span.traceId } : undefined),
+    ...(observed.tenant === undefined ? undefined : { tenant: observed.tenant }),
+    method,
+    route,
+    status,
+    ms: round(ms),
+    ...(sent ? { export: sent.outcome, bytes: sent.bytes, sentMs: round(performance.now() - started) } : undefined),
+    ...(queries.length > 0 ? { queries: queries.map(queryLine) } : undefined),
+    ...(failure ? { cause: String(failure.cause), stack: failure.stack } : undefined),
+  })
 }
 
 /** The pattern of whatever answered, which is no middleware's; one name for all addresses at which there is nothing. */
