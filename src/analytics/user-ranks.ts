@@ -143,7 +143,7 @@ function shortlistSql(rest: Parts) {
     UNION ALL
     SELECT user_no AS user, toUInt64(1) AS events, toUInt64(0) AS bound
     FROM events
-    WHERE tenant = {tenant:UInt32} AND ${IN_RAW} AND user != ''` as const
+    WHERE tenant = {tenant:UInt32} AND ${IN_RAW} AND events.user != ''` as const
   return tenantSql(`
     SELECT user, sum(events) AS least, sum(bound) AS credit, count() AS rows
     FROM (${lists}${rest.spans.length > 0 ? spans : ''}${rest.raw.length > 0 ? raw : ''})

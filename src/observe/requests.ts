@@ -102,8 +102,14 @@ function tell({ log, metrics, slowMs }: RequestObserver, answered: Answered, sen
   })
 }
 
-/** The pattern of whatever answered, which is no middleware's; one name for all addresses at which there is nothing. */
-const routeOf = (c: Context): string => matchedRoutes(c).findLast(({ path }) => path !== '/*')?.path ?? 'none'
+/**
+ * The pattern of whatever answered, which is no middleware's: the address itself where it is one, as `/analytics/users/top`
+ * is beside `/analytics/users/:user`. One name for all addresses at which there is nothing.
+ */
+function routeOf(c: Context): string {
+  const patterns = matchedRoutes(c).filter(({ path }) => path !== '/*')
+  return (patterns.find(({ path }) => path === c.req.path) ?? patterns.at(-1))?.path ?? 'none'
+}
 
 function messageOf(level: Level, { failure }: Observed, sent: Sent | undefined): string {
   if (sent?.outcome === 'failed') return 'an answer broke off'

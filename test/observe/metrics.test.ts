@@ -75,6 +75,7 @@ describe('what is measured', () => {
   test('requests, by the pattern of their route, and all unknown addresses as one', async () => {
     await service.data('metrics', { period: 'day', ...RANGE, user: 'secret-user' })
     await service.get('metrics', { period: 'year' })
+    await service.data('users/top', RANGE)
     for (const path of ['/secret-path', '/analytics/secret', '/analytics/users/secret', '/.env']) await service.request('GET', path, {})
     await service.request('BREW', '/docs', {})
     await service.request('GET', '/docs', {})
@@ -84,7 +85,9 @@ describe('what is measured', () => {
     const count = (labels: Record<string, string>) => valueOf(samples, 'agnt_http_request_duration_seconds_count', labels)
     expect(count({ route: '/analytics/metrics', method: 'GET', status: '200' })).toBe(1)
     expect(count({ route: '/analytics/metrics', method: 'GET', status: '400' })).toBe(1)
-    expect(count({ route: 'none', method: 'GET', status: '404' })).toBe(4)
+    expect(count({ route: '/analytics/users/top', method: 'GET', status: '200' })).toBe(1)
+    expect(count({ route: '/analytics/users/:user', method: 'GET', status: '405' })).toBe(1)
+    expect(count({ route: 'none', method: 'GET', status: '404' })).toBe(3)
     expect(count({ method: 'other' })).toBe(1)
     expect(count({ route: '/docs', method: 'GET', status: '200' })).toBe(1)
     expect(count({ route: '/', method: 'GET', status: '200' })).toBe(1)
