@@ -140,6 +140,7 @@ export async function startService({
     complaints,
     /** Every line that it has logged, at whatever level. */
     logged,
+    authorization,
     request,
     get,
 
