@@ -162,9 +162,11 @@ export async function eavesdrop(connection: Connection, settings: Settings, tena
     ask: async (path) => JSON.parse(await text(path)) as unknown,
     async hear(paths) {
       const heard = new Map<string, Steps>()
+      // The second time counts: then the names it needs are known, and lists of active users are made, as where a question
+      // was asked before.
+      for (const path of paths) await text(path)
+      await idle(connection)
       for (const path of paths) {
-        // The second time counts: then the names it needs are known, as in a service that has been up for a minute.
-        await text(path)
         recorder.clear()
         await text(path)
         const steps = recorder.steps()

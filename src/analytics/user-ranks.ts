@@ -21,8 +21,10 @@ import { inSpans, IN_RAW, partParams, spanParams, type Scope } from './totals.ts
 const LISTED = 4_096
 /** Rows beside the ranking that are looked at. */
 const MARGIN = 1_000
-/** Lists of a tenant are made anew this often at most. */
+/** A list is made anew this often at most. */
 const REFRESH_MS = 60_000
+/** Lists that wait to be made; what is beyond is made when it is asked for again. */
+const MAX_WANTED = 1_000
 
 /** What no user is called: the lists themselves, and the fleet as it is now. */
 const LISTS = 0
@@ -43,7 +45,10 @@ export class UserRanks {
   readonly #store: Store
   readonly #exclusive: Exclusive
   readonly #log: Log
-  readonly #refreshed = new LRUCache<number, true>({ max: 10_000, ttl: REFRESH_MS })
+  readonly #made = new LRUCache<string, true>({ max: 100_000, ttl: REFRESH_MS })
+  #wanted = 0
+  /** One list after the other, whoever wants it. */
+  #making: Promise<void> = Promise.resolve()
 
   /** @param exclusive runs work between two groups of events, so that a list and the fleet's total say the same */
   constructor(store: Store, exclusive: Exclusive, log: Log) {
@@ -87,15 +92,19 @@ export class UserRanks {
     return null
   }
 
-  /** Makes the lists of some spans, one at a time, with traffic going on in between; at most once a minute for a tenant. */
-  async refresh(tenant: number, spans: readonly Span[]): Promise<void> {
-    if (this.#refreshed.has(tenant)) return
-    this.#refreshed.set(tenant, true)
-    try {
-      for (const span of spans) await this.#exclusive(() => this.#make(tenant, span))
-    } catch (error) {
-      this.#log('warn', 'lists of active users could not be made', { error: String(error) })
+  /** Makes the lists of some spans, with traffic going on in between; those of the last minute are left as they are. */
+  refresh(tenant: number, spans: readonly Span[]): Promise<void> {
+    for (const span of spans) {
+      const key = `${tenant}/${span.join('/')}`
+      if (this.#made.has(key) || this.#wanted >= MAX_WANTED) continue
+      this.#made.set(key, true)
+      this.#wanted++
+      this.#making = this.#making
+        .then(() => this.#exclusive(() => this.#make(tenant, span)))
+        .catch((error: unknown) => this.#log('warn', 'a list of active users could not be made', { error: String(error) }))
+        .finally(() => this.#wanted--)
     }
+    return this.#making
   }
 
   async #make(tenant: number, [level, start]: Span): Promise<void> {
