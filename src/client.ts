@@ -41,6 +41,7 @@ export type Snapshot = v.InferOutput<typeof answers.Snapshot>
 export type Regressions = v.InferOutput<typeof answers.Regressions>
 export type Finding = v.InferOutput<typeof answers.Finding>
 export type Receipt = v.InferOutput<typeof answers.Receipt>
+export type Removal = v.InferOutput<typeof answers.Removal>
 export type Reconciliation = v.InferOutput<typeof answers.Reconciliation>
 export type Readiness = v.InferOutput<typeof answers.Readiness>
 export type SentEvent = v.InferInput<typeof sentEvent>
@@ -188,6 +189,11 @@ export function createAnalyticsClient({ url, token, fetch: send = (input, init) 
       const body = Array.isArray(events) ? JSON.stringify(events) : (events as NonNullable<RequestInit['body']>)
       const duplex = body instanceof ReadableStream ? { duplex: 'half' as const } : {}
       return (await ask<{ data: Receipt }>('POST', '/analytics/events', {}, { headers, body, signal, ...duplex })).data
+    },
+
+    /** Takes a person out of everything that is stored; every sum stays. Wants the scope analytics:admin. */
+    async removeUser(user: string, options?: CallOptions): Promise<Removal> {
+      return (await ask<{ data: Removal }>('DELETE', `/analytics/users/${encodeURIComponent(user)}`, {}, options)).data
     },
 
     /** Compares rollups with the log, over all companies; wants the scope analytics:operate. */

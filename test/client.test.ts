@@ -198,6 +198,23 @@ test('ready and reconcile', async () => {
   expect(await operator.reconcile({ ...RANGE, repair: 'false' })).toEqual({ days: expect.any(Number), drift: [], repaired: 0 })
 })
 
+test('removeUser', async () => {
+  const org = 'one that somebody leaves'
+  const company = await clientOf({ org, scope: 'analytics:read analytics:write analytics:admin' })
+  const user = 'a/b ä'
+  const timestamp = '2026-02-22T10:00:00.000Z'
+  await company.postEvents([{ id: '1', eventType: 'incomingMessages', timestamp, assistant: 'Rex', user }])
+  expect(await company.removeUser(user)).toEqual({
+    receiptId: expect.any(String),
+    events: 1,
+    firstEventAt: timestamp,
+    lastEventAt: timestamp,
+    removedAt: expect.any(String),
+  })
+  await expect(company.removeUser(user)).rejects.toMatchObject({ status: 404, code: 'not_found' })
+  expect((await company.events({ startDate: '2026-02-22', endDate: '2026-02-23' })).data).toMatchObject([{ id: '1', user: null }])
+})
+
 test('it is small, and brings nothing of a server or of valibot into a page', async () => {
   const { outputFiles, metafile } = await build({
     entryPoints: [new URL('../src/client.ts', import.meta.url).pathname],
