@@ -197,7 +197,7 @@ export async function createService(options: ServiceOptions) {
   }
   const app = createApp({
     ...shared,
-    ranks: new UserRanks(store, (work) => writer.exclusive(work), log),
+    ranks: new UserRanks(store, exclusive, log),
     cache,
     limits,
     operations: operations({ ...shared, backups, onRepaired: (tenant, moments) => cache.stored(tenant, moments) }, probe),
