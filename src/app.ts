@@ -50,6 +50,9 @@ interface Env {
   Bindings: { outgoing?: { destroy(): void } }
 }
 
+/** What the addresses of GET endpoints know besides; DELETE of users/top removes the user of that name. */
+const ALSO: Readonly<Record<string, string>> = { '/analytics/events': 'POST', '/analytics/users/top': 'DELETE' }
+
 export function createApp(parts: AppParts) {
   const app = new Hono<Env>()
 
@@ -119,7 +122,7 @@ export function createApp(parts: AppParts) {
   app.route('/', parts.operations)
   for (const path of Object.keys(ENDPOINTS)) {
     app.all(path, () => {
-      const allow = path === '/analytics/events' ? 'GET, HEAD, POST' : 'GET, HEAD'
+      const allow = path in ALSO ? `GET, HEAD, ${ALSO[path]}` : 'GET, HEAD'
       throw new ApiError(405, 'method_not_allowed', `This endpoint knows ${allow}.`, { headers: { Allow: allow } })
     })
   }

@@ -2,7 +2,7 @@
  * DELETE /analytics/users/{user}. What every endpoint says before and after is compared whole: each figure stays what it
  * was, and nothing that is stored, kept or listed has the name any more.
  */
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
@@ -10,6 +10,7 @@ import { Store, type StoreOptions } from '../../src/clickhouse/store.ts'
 import { compare, PATHS } from '../compare.ts'
 import { someEvents } from '../ingest/events.ts'
 import { Reference, type Asked, type SentEvent } from '../reference.ts'
+import { Journal } from '../../src/ingest/journal.ts'
 import { startService, type Caller, type TestService } from '../support.ts'
 
 const NOW = '2026-03-01T12:00:00.000Z'
@@ -214,16 +215,12 @@ describe('who may', () => {
     expect((await remove(ANN, { org: 'globex' })).body.data.events).toBe(ofAnn.length)
   })
 
-  test.each([
-    ['x'.repeat(257), 400],
-    ['%ff', 400],
-    ['%00', 400],
-    ['nobody', 404],
-    ['top', 404],
-    ['nobody?user=ann', 400],
-  ])('DELETE /analytics/users/%s is a %i', async (path, status) => {
-    const reply = await service.request('DELETE', `/analytics/users/${path}`, ADMIN)
-    expect([reply.status, reply.body.success]).toEqual([status, false])
+  test('what names nobody, or is no name', async () => {
+    const refused = { [`${'x'.repeat(257)}`]: 400, '%ff': 400, '%00': 400, nobody: 404, top: 404, 'nobody?user=ann': 400 }
+    for (const [path, status] of Object.entries(refused)) {
+      const reply = await service.request('DELETE', `/analytics/users/${path}`, ADMIN)
+      expect([path, reply.status, reply.body.success]).toEqual([path, status, false])
+    }
     expect((await service.request('GET', '/analytics/users/ann', ADMIN)).status).toBe(405)
   })
 })
@@ -278,8 +275,8 @@ describe('where the name may live on', () => {
     await service.stop()
     const columns = ['tenant', 'timestamp', 'id', 'event_type', 'assistant', 'user', 'assistant_no', 'user_no', 'cost_nanos', 'input_tokens', 'output_tokens', 'model', 'trace_id', 'metadata', 'late_levels']
     const late = [tenant, '2026-02-10 10:00:00.000', 'late', 'tasksInitiated', 'assistant 1', ANN, 1, user_no, 5, 0, 0, '', 'trace of ann', '{"says":"I am Ann"}', 0]
-    const inserts = [{ token: 'cut-off', table: 'events', columns, rows: JSON.stringify(late) }]
-    await writeFile(join(service.dataDir, 'journal', '000001-cut-off.json'), JSON.stringify({ epoch: 0, inserts }))
+    const journal = await Journal.open(service.dataDir)
+    await journal.write(0, [{ token: 'cut-off', table: 'events', columns, rows: JSON.stringify(late) }])
     service = await startService({ now: NOW, from: service })
     expect(await service.rows(`SELECT user, trace_id, metadata, toUInt32(cost_nanos) AS cost FROM events WHERE id = 'late'`)).toEqual([
       { user: '', trace_id: '', metadata: '', cost: 5 },
@@ -309,7 +306,7 @@ describe('a removal that is cut off', () => {
   const breaking = (options: StoreOptions) => new Breaking(options)
   afterEach(() => void (Breaking.at = Infinity))
 
-  test.each([1, 2, 3, 4])('at step %i is completed by the same request, with the same receipt', async (at) => {
+  test.each([1, 3, 5])('at step %i is completed by the same request, with the same receipt', async (at) => {
     await service.stop()
     Breaking.at = at
     service = await startService({ now: NOW, from: service, makeStore: breaking })
@@ -331,7 +328,7 @@ describe('a removal that is cut off', () => {
     expect((await remove(ANN)).status).toBe(404)
   })
 
-  test.each([1, 2, 3, 4])('at step %i is completed by the next service that starts', async (at) => {
+  test.each([2, 4])('at step %i is completed by the next service that starts', async (at) => {
     await service.stop()
     Breaking.at = at
     service = await startService({ now: NOW, from: service, makeStore: breaking })
