@@ -42,7 +42,7 @@ export const usersTop = endpoint({
       .sort((a, b) => b.total - a.total)
     const least = top[places - 1]?.total ?? 0
     const listed = top.filter(({ total }) => total >= least)
-    const nameOf = await names.names(scope.tenant, 'user', listed.map(({ user }) => user))
+    const nameOf = await names.names(scope.tenant, 'user', listed.map(({ user }) => user), scope.onQuery)
     return {
       covers: { from: startDate, to: endDate },
       data: listed
