@@ -232,7 +232,7 @@ export class Writer {
           if (!this.#idle) continue
           await lane.leave()
           // Something may have come while the lane was given up.
-          if (this.#idle) await this.#nextBatch(sealAt - performance.now())
+          if (this.#idle && !this.#closing) await this.#nextBatch(sealAt - performance.now())
           continue
         }
         const turn = await lane.enter()

@@ -1,4 +1,5 @@
 /** The one lane to ClickHouse: grouping, bounds, and ids that are counted once whatever happens around them. */
+import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { Reference, type SentEvent } from '../reference.ts'
 import { startService, type Reply, type TestService } from '../support.ts'
@@ -175,4 +176,14 @@ describe('ids', () => {
     await restart()
     expect(await service.submit([{ ...event, user: 'another' }], { org: 'globex' })).toEqual([receipt(1, 0)])
   })
+})
+
+test('a service with nothing to do ends at once', async () => {
+  service = await startService({ now: NOW })
+  await service.store(someEvents({ count: 10, from: '2026-02-01', to: '2026-02-02', seed: 3 }))
+  await sleep(200)
+  const started = performance.now()
+  await service.writer.close()
+  // Its next look for what is to be sealed would be in five seconds.
+  expect(performance.now() - started).toBeLessThan(1_000)
 })
