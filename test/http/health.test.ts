@@ -23,7 +23,7 @@ const ready = async (service: TestService) => {
   return { status: response.status, body: (await response.json()) as Record<string, unknown> }
 }
 
-const FINE = { status: 'ok', clickhouse: 'ok', schema: 'ok', ingestion: 'ok', keys: 'ok', idFilter: 'ok', queuedEvents: 0, drift: null }
+const FINE = { status: 'ok', clickhouse: 'ok', schema: 'ok', ingestion: 'ok', keys: 'ok', idFilter: 'ok', queuedEvents: 0, rebuilding: [], drift: null }
 
 /** The address of a key set; null is one that cannot be had. */
 async function issuer(answer: string | null): Promise<string> {
