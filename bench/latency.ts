@@ -36,7 +36,7 @@ const WARM_UP = 5
 const BUDGET_SECONDS = 12
 const MIN_SAMPLES = 15
 const RAW_SAMPLES = 3
-const RAW_BUDGET_SECONDS = 20
+const RAW_BUDGET_SECONDS = 5
 
 /** Projections are what the product adds to the log; the exact answer from raw events does without them. */
 const RAW_SETTINGS = {

@@ -27,7 +27,7 @@ const USAGE = `usage: npm run bench -- [options]
   --only PART       queries, throughput, ingest, others or soak; default: all but soak
   --minutes N       how long the soak takes, default 10
   --rounds N        how often each question is asked at most, default 100
-  --seconds N       how long each throughput and ingestion run takes, default 10
+  --seconds N       how long each throughput run takes, and each contender of ingestion in three runs, default 15
   --data DIR        keep the fleet here, and use the one that is there already; default: a temporary directory
   --keep            do not remove the temporary directory
   --compare FILE    print the growth from the results of a smaller run, bench/results/10000000.json
@@ -63,7 +63,7 @@ async function readOptions(): Promise<Options> {
         only: text,
         minutes: { ...text, default: '10' },
         rounds: { ...text, default: '100' },
-        seconds: { ...text, default: '10' },
+        seconds: { ...text, default: '15' },
         data: text,
         keep: { type: 'boolean', default: false },
         compare: text,
