@@ -176,6 +176,7 @@ export async function reconcile(
     const stretch = seconds === DAY.seconds ? STRETCH_SECONDS : COARSE_STRETCH_SECONDS
     for (let at = start; at < end && result.drift.length < MAX_DRIFT; at += stretch) {
       const until = Math.min(at + stretch, end)
+      if (!days.some((day) => day >= at && day < until)) continue
       await exclusive(async () => {
         const compared = await Promise.all(rollups.map((rollup) => compare(store, rollup, seconds, at, until)))
         if (seconds === DAY.seconds) result.days += compared[0]?.days ?? 0
@@ -188,10 +189,9 @@ export async function reconcile(
       })
     }
   }
-  const occupied = await occupiedRange(store)
-  if (!occupied) return result
-  const first = Math.max(from, occupied.from, horizon)
-  const last = Math.min(to, occupied.to + 1)
+  const days = await occupiedDays(store, from, to)
+  const first = Math.max(from, (days[0] ?? 0) * 1000, horizon)
+  const last = Math.min(to, ((days.at(-1) ?? 0) + DAY.seconds) * 1000)
   await compareAll(ROLLUPS, DAY.seconds, whole(first, DAY.seconds, Math.floor), whole(last, DAY.seconds, Math.ceil))
   for (const [index, level] of COARSE.entries()) {
     // A span that begins before the horizon is not read any more.
@@ -202,22 +202,28 @@ export async function reconcile(
   return result
 }
 
-/** First and last moment of which there are events or day rows; null where there is nothing. */
-async function occupiedRange(store: Store): Promise<{ from: number; to: number } | null> {
-  const rows = await store.readInternal<{ first: number; last: number; rows: number }>(
-    'reconcile_range',
-    `SELECT toUnixTimestamp64Milli(min(timestamp)) AS first, toUnixTimestamp64Milli(max(timestamp)) AS last, count() AS rows
-     FROM events
-     UNION ALL
-     SELECT toUnixTimestamp(min(start)) * 1000, toUnixTimestamp(max(start)) * 1000 + ${DAY.seconds * 1000 - 1}, count()
-     FROM activity WHERE level = ${DAY.id}
-     UNION ALL
-     SELECT toUnixTimestamp(min(start)) * 1000, toUnixTimestamp(max(start)) * 1000 + ${DAY.seconds * 1000 - 1}, count()
-     FROM user_activity WHERE level = ${DAY.id}`,
+const dayOf = (time: string) => `toUInt32(intDiv(toUnixTimestamp(${time}), ${DAY.seconds}) * ${DAY.seconds})`
+
+const around = (time: string) => `${time} >= {after:DateTime64(3, 'UTC')} AND ${time} < {before:DateTime64(3, 'UTC')}`
+
+/** Rows of a coarse span that reaches into a range begin at most so long before it. */
+const LONGEST_SPAN_MS = Math.max(...COARSE.map(({ seconds }) => seconds)) * 1000
+
+/** First seconds of all UTC days around a range with events or rows, oldest first: what lies between need not be compared. */
+async function occupiedDays(store: Store, from: number, to: number): Promise<number[]> {
+  const rows = await store.readInternal<{ day: number }>(
+    'reconcile_days_occupied',
+    `SELECT DISTINCT day FROM (
+       SELECT DISTINCT ${dayOf('timestamp')} AS day FROM events WHERE ${around('timestamp')}
+       UNION ALL SELECT DISTINCT ${dayOf('start')} FROM activity WHERE ${around('start')}
+       UNION ALL SELECT DISTINCT ${dayOf('start')} FROM user_activity WHERE ${around('start')})
+     ORDER BY day`,
+    {
+      after: dateTime64(Math.max(0, from - LONGEST_SPAN_MS)),
+      before: dateTime64(whole(to, DAY.seconds, Math.ceil) * 1000),
+    },
   )
-  const filled = rows.filter(({ rows: count }) => count > 0)
-  if (filled.length === 0) return null
-  return { from: Math.min(...filled.map(({ first }) => first)), to: Math.max(...filled.map(({ last }) => last)) }
+  return rows.map(({ day }) => day)
 }
 
 async function compare(store: Store, rollup: Rollup, seconds: number, from: number, to: number) {
