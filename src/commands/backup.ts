@@ -3,13 +3,10 @@
  * when nothing is half stored; otherwise the database is opened here.
  */
 import { parseArgs } from 'node:util'
-import { resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { backUp, BACKUP_NAME, type Backup } from '../clickhouse/backup.ts'
-import { readConfig, type Config } from '../config.ts'
-import { loadLocalKey, signLocalToken } from '../http/local-key.ts'
-import { createLog } from '../log.ts'
-import { createService, openClickHouse } from '../service.ts'
+import { readConfig } from '../config.ts'
+import { askService, withService } from './operator.ts'
 
 const USAGE = 'usage: npm run backup -- [NAME] [--url http://127.0.0.1:8787] [--token TOKEN]'
 
@@ -28,45 +25,26 @@ function options() {
 const given = options()
 const config = readConfig()
 
-/** Asks the running service; undefined where none answers. */
-async function ask(url: string, { DATA_DIR, localKey }: Config): Promise<Backup | undefined> {
-  const token =
-    given.token ??
-    (localKey
-      ? await signLocalToken(await loadLocalKey(resolve(DATA_DIR)), { org: 'operator', scope: 'analytics:operate' }, config)
-      : '')
+/** Asks the running service until the backup is complete; undefined where none answers. */
+async function ask(): Promise<Backup | undefined> {
   for (;;) {
-    const response = await fetch(`${url}/operations/backup?name=${given.name}`, {
-      method: 'POST',
-      headers: { Authorization: `Bearer ${token}` },
-    }).catch(() => undefined)
-    if (!response) return undefined
-    const body = (await response.json()) as { data?: Backup & { status: string }; error?: { message: string } }
-    if (!body.data) throw new Error(`the service at ${url} answered ${response.status}: ${body.error?.message}`)
-    if (body.data.status === 'complete') return body.data
+    const made = await askService<Backup & { status: string }>(config, `/operations/backup?name=${given.name}`, given)
+    if (!made || made.status === 'complete') return made
     await sleep(1_000)
   }
 }
 
-async function here(): Promise<Backup> {
-  const log = createLog('warn')
-  const database = config.CLICKHOUSE_DATABASE
-  const clickhouse = await openClickHouse(config, log)
-  try {
-    const service = await createService({ config, clickhouse, database, log })
-    try {
-      const { store, writer } = service
-      return await backUp(store, (work) => writer.exclusive(work), { database, name: given.name, disk: config.BACKUP_DISK })
-    } finally {
-      await service.close()
-    }
-  } finally {
-    await clickhouse.stop()
-  }
-}
+const here = () =>
+  withService(config, ({ store, writer }) =>
+    backUp(store, (work) => writer.exclusive(work), {
+      database: config.CLICKHOUSE_DATABASE,
+      name: given.name,
+      disk: config.BACKUP_DISK,
+    }),
+  )
 
 try {
-  const { name, bytes, files } = (await ask(given.url ?? `http://127.0.0.1:${config.PORT}`, config)) ?? (await here())
+  const { name, bytes, files } = (await ask()) ?? (await here())
   process.stdout.write(`backup ${name}: ${files} files, ${(bytes / 1e6).toFixed(1)} MB\n`)
   process.exit(0)
 } catch (error) {
