@@ -72,6 +72,11 @@ const INSIDE = [
   'jose',
 ]
 
+/** What an event of an earlier request may have stored, as it stands in JSON: its words are nobody's secret. */
+const STORED = FRAGMENTS.filter((text) => INSIDE.some((word) => text.includes(word))).map((text) =>
+  JSON.stringify(text).slice(1, -1),
+)
+
 let service: TestService
 let bearer = ''
 
@@ -144,8 +149,9 @@ function faultsOf(request: Attack, { status, headers, text }: Answer): string[] 
       faults.push('a 400 that does not say why')
   }
   const sent = [safelyDecoded(request.url), request.url, ...Object.values(request.headers), request.body].join(' ')
+  const said = STORED.reduce((rest, fragment) => rest.replaceAll(fragment, ''), text)
   for (const word of INSIDE)
-    if (text.includes(word) && !sent.includes(word)) faults.push(`says ${JSON.stringify(word)}`)
+    if (said.includes(word) && !sent.includes(word)) faults.push(`says ${JSON.stringify(word)}`)
   return faults
 }
 
