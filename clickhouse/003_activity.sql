@@ -45,8 +45,10 @@ ORDER BY (tenant, level, bucket, assistant_no, start)
 -- A question reads a handful of rows from every part. One file a part instead of one a column, and granules of 64 KiB
 -- instead of 128 rows with a bitmap each, took 90 days of a fleet from 13.1 to 10.1 ms in total and from 14.2 to 11.1 ms by
 -- day, where SELECT 1 took 3.9.
+-- The last setting keeps `start` in the index. By default (0.9) ClickHouse leaves out what follows a column that is
+-- different in nine of ten granules, as assistant_no is: one quarter of an hour of the fleet was then 158 granules.
 SETTINGS non_replicated_deduplication_window = 1000, index_granularity = 512, index_granularity_bytes = 65536,
-    min_bytes_for_wide_part = 1099511627776;
+    min_bytes_for_wide_part = 1099511627776, primary_key_ratio_of_unique_prefix_values_to_skip_suffix_columns = 1;
 
 -- DEFINER: whoever may insert events needs no right to read them.
 CREATE MATERIALIZED VIEW IF NOT EXISTS activity_mv TO activity

@@ -89,6 +89,8 @@ const configOf = (dataDir: string, shard?: ShardOptions) => `<clickhouse>
     <allowed_path>${join(dataDir, 'backups').replace(/&/g, '&amp;').replace(/</g, '&lt;')}</allowed_path>
   </backups>
   <max_concurrent_queries>200</max_concurrent_queries>
+  <!-- 0 by default in this program, 8 GiB in a server's own configuration; see FEW_ROWS. -->
+  <uncompressed_cache_size>268435456</uncompressed_cache_size>
   <!-- The machine has other things to do. -->
   <max_server_memory_usage_to_ram_ratio>0.7</max_server_memory_usage_to_ram_ratio>
   <!-- The program's 2 threads delay merges as soon as a few tables want one. -->
