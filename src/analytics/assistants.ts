@@ -7,7 +7,7 @@ import { common, range } from './parameters.ts'
 import {
   entryOf,
   filters,
-  IN_RAW,
+  inRaw,
   inSpans,
   NOTHING,
   partParams,
@@ -64,7 +64,7 @@ function perAssistant(store: Store, scope: Scope, ranges: readonly Range[]) {
   const raw = `
     SELECT ${RAW_ENTRY}, assistant_no, ${RAW_SUMMED}, groupBitmapState(user_no) AS users
     FROM events
-    WHERE tenant = {tenant:UInt32} AND ${IN_RAW}${filters(scope)}
+    WHERE tenant = {tenant:UInt32} AND ${inRaw(parts, scope)}${filters(scope)}
     GROUP BY entry, assistant_no` as const
   const spans = `
     SELECT ${SPAN_ENTRY}, assistant_no, ${SUMMED}, users

@@ -60,20 +60,18 @@ export interface Parts {
  */
 export function cut(range: Range, levels: readonly Level[], sealedUntil: SealedUntil = []): Parts {
   const parts: Parts = { spans: [], raw: [] }
-  const usable = [
-    ...levels.map((level) => ({ ...level, until: Infinity })),
-    ...COARSE.slice(0, sealedUntil.length).map((level, index) => ({ ...level, until: sealedUntil[index] ?? 0 })),
-  ]
+  const coarse = levels.length
   const take = (from: Instant, to: Instant, at: number): void => {
     if (from >= to) return
-    const level = usable[at]
+    const level = at < coarse ? levels[at] : COARSE[at - coarse]
     if (!level) {
       parts.raw.push({ from, to })
       return
     }
     const length = level.seconds * 1000
     const first = Math.ceil(from / length) * length
-    const end = Math.min(Math.floor(to / length) * length, level.until * 1000)
+    const whole = Math.floor(to / length) * length
+    const end = at < coarse ? whole : Math.min(whole, (sealedUntil[at - coarse] ?? 0) * 1000)
     if (first >= end) {
       take(from, to, at - 1)
       return
@@ -82,7 +80,7 @@ export function cut(range: Range, levels: readonly Level[], sealedUntil: SealedU
     for (let start = first; start < end; start += length) parts.spans.push([level.id, start / 1000])
     take(end, to, at - 1)
   }
-  take(range.from, range.to, usable.length - 1)
+  take(range.from, range.to, coarse + sealedUntil.length - 1)
   return parts
 }
 

@@ -22,7 +22,7 @@ import { common, endDate, limit, wholeNumber } from './parameters.ts'
 import {
   entryOf,
   filters,
-  IN_RAW,
+  inRaw,
   inSpans,
   NOTHING,
   partParams,
@@ -237,7 +237,7 @@ async function sumsByAssistant(store: Store, scope: Scope, name: string, wanted:
   const raw = `
     SELECT ${RAW_ENTRY}, assistant_no, ${RAW_SUMMED}
     FROM events
-    WHERE tenant = {tenant:UInt32} AND ${IN_RAW}${filters(scope)}
+    WHERE tenant = {tenant:UInt32} AND ${inRaw(parts, scope)}${filters(scope)}
     GROUP BY entry, assistant_no` as const
   const spans = `
     SELECT ${SPAN_ENTRY}, assistant_no, ${SUMMED}

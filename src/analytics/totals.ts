@@ -152,11 +152,23 @@ const LONGEST_LIST = 2_000
 export const inSpans = ({ spans }: Parts, table: 'activity' | 'user_activity') =>
   IN_SPANS[spans.length > LONGEST_LIST ? 'runs' : 'list'][table]
 
-/** Up to MAX_RAW ranges of raw events; where there are fewer, the others are empty. */
-export const IN_RAW = `(
-      (timestamp >= {from1:DateTime64(3, 'UTC')} AND timestamp < {to1:DateTime64(3, 'UTC')}) OR
-      (timestamp >= {from2:DateTime64(3, 'UTC')} AND timestamp < {to2:DateTime64(3, 'UTC')}) OR
-      (timestamp >= {from3:DateTime64(3, 'UTC')} AND timestamp < {to3:DateTime64(3, 'UTC')}))` as const
+/**
+ * The condition that raw events are those of the parts' ranges, MAX_RAW at most; its parameters come from `partParams`.
+ *
+ * A single range is found by a binary search in the index, several by one that follows every mark which may match. At the
+ * edges of fleets those are few. All marks of a range may hold a certain user, before the projection is looked at: 100
+ * million events took 61 ms with OR and 14 ms with what the index does not see through.
+ */
+export function inRaw({ raw }: Parts, { users }: Pick<Scope, 'users'>) {
+  if (raw.length <= 1) return IN_FIRST
+  return users ? (`${IN_ALL} AND multiIf(${IN_FIRST}, 1, ${IN_SECOND}, 1, ${IN_THIRD}, 1, 0)` as const) : IN_ANY
+}
+
+const IN_ALL = `timestamp >= {from1:DateTime64(3, 'UTC')} AND timestamp < {end:DateTime64(3, 'UTC')}` as const
+const IN_FIRST = `(timestamp >= {from1:DateTime64(3, 'UTC')} AND timestamp < {to1:DateTime64(3, 'UTC')})` as const
+const IN_SECOND = `(timestamp >= {from2:DateTime64(3, 'UTC')} AND timestamp < {to2:DateTime64(3, 'UTC')})` as const
+const IN_THIRD = `(timestamp >= {from3:DateTime64(3, 'UTC')} AND timestamp < {to3:DateTime64(3, 'UTC')})` as const
+const IN_ANY = `(${IN_FIRST} OR ${IN_SECOND} OR ${IN_THIRD})` as const
 
 /** The ends of a range and of the one before it, where they meet at no multiple of 15 minutes. */
 const MAX_RAW = 3
@@ -251,7 +263,7 @@ function sourceOf(scope: Scope, ranges: readonly Range[]) {
   const raw = `
     SELECT ${RAW_ENTRY}, ${RAW_SUMMED}, groupBitmapState(user_no) AS users, groupUniqArray(assistant_no) AS assistants
     FROM events
-    WHERE tenant = {tenant:UInt32} AND ${IN_RAW}${filters(scope)}
+    WHERE tenant = {tenant:UInt32} AND ${inRaw(parts, scope)}${filters(scope)}
     GROUP BY entry` as const
   // The fleet's rows carry the set of its assistants; a row of one assistant is its own set.
   const assistants = scope.assistants ? '[assistant_no] AS assistants' : 'assistants'
@@ -267,8 +279,11 @@ function sourceOf(scope: Scope, ranges: readonly Range[]) {
     rows: scope.assistants ?? [WHOLE_FLEET],
   }
   // What some users did is read by projection, and may be much.
-  return { source, params, settings: scope.users ? {} : FEW_ROWS }
+  return { source, params, settings: scope.users ? {} : parts.spans.length > ONE_THREAD ? { ...FEW_ROWS, max_threads: 2 } : FEW_ROWS }
 }
+
+/** More spans than this have so many users to put together that two threads are faster: 67 ms instead of 86 for 1,800. */
+const ONE_THREAD = 500
 
 /** The SQL of the rows that make up the parts: of the two kinds, only what there is. */
 export const rowsOf = <const S extends string, const R extends string>({ spans, raw }: Parts, ofSpans: S, ofRaw: R) =>
@@ -314,7 +329,7 @@ export function partsOf(scope: Scope, rollup: RollupTable, ranges: readonly Rang
   return cutAll(kept, scope.pending.has(rollup) ? [] : levels, scope.sealedUntil)
 }
 
-/** Query parameters of IN_RAW and of the filters. */
+/** Query parameters of `inRaw` and of the filters. */
 export function partParams(parts: Parts, scope: Scope): Record<string, unknown> {
   const [first = EMPTY, second = EMPTY, third = EMPTY] = parts.raw
   return {
@@ -324,6 +339,7 @@ export function partParams(parts: Parts, scope: Scope): Record<string, unknown> 
     to2: dateTime64(second.to),
     from3: dateTime64(third.from),
     to3: dateTime64(third.to),
+    end: dateTime64(parts.raw.at(-1)?.to ?? 0),
     assistants: scope.assistants ?? [],
     users: scope.users ?? [],
   }

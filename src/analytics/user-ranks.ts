@@ -15,7 +15,7 @@ import type { Exclusive } from '../ingest/reconcile.ts'
 import type { Log } from '../log.ts'
 import type { Instant } from '../time/calendar.ts'
 import { DAY, type Parts } from './levels.ts'
-import { inSpans, IN_RAW, partParams, spanParams, type Scope } from './totals.ts'
+import { inRaw, inSpans, partParams, spanParams, type Scope } from './totals.ts'
 
 /** Users on a list. With 300,000 users of a long tail, the rest have some 4 events a day at most. */
 const LISTED = 4_096
@@ -152,7 +152,7 @@ function shortlistSql(rest: Parts) {
     UNION ALL
     SELECT user_no AS user, toUInt64(1) AS events, toUInt64(0) AS bound
     FROM events
-    WHERE tenant = {tenant:UInt32} AND ${IN_RAW} AND events.user != ''` as const
+    WHERE tenant = {tenant:UInt32} AND ${inRaw(rest, { users: null })} AND events.user != ''` as const
   return tenantSql(`
     SELECT user, sum(events) AS least, sum(bound) AS credit, count() AS rows
     FROM (${lists}${rest.spans.length > 0 ? spans : ''}${rest.raw.length > 0 ? raw : ''})

@@ -9,7 +9,7 @@ import { USER_LEVELS, type Parts } from './levels.ts'
 import { common, limit, range } from './parameters.ts'
 import {
   filters,
-  IN_RAW,
+  inRaw,
   inSpans,
   partParams,
   partsOf,
@@ -66,7 +66,7 @@ const TIE_MARGIN = 1_000
 async function ranking(store: Store, scope: Scope, parts: Parts, places: number): Promise<number[]> {
   const raw = `
     SELECT user_no, toUInt64(1) AS events FROM events
-    WHERE tenant = {tenant:UInt32} AND ${IN_RAW} AND user != ''${filters(scope)}` as const
+    WHERE tenant = {tenant:UInt32} AND ${inRaw(parts, scope)} AND user != ''${filters(scope)}` as const
   const spans = `
     SELECT user_no, events
     FROM user_activity
@@ -101,7 +101,7 @@ function details(store: Store, scope: Scope, parts: Parts, listed: readonly numb
   const raw = `
     SELECT user_no, ${RAW_SUMMED}, groupUniqArray(assistant_no) AS assistants
     FROM events
-    WHERE tenant = {tenant:UInt32} AND ${IN_RAW} AND user_no IN {listed:Array(UInt32)}${filters(scope)}
+    WHERE tenant = {tenant:UInt32} AND ${inRaw(parts, scope)} AND user_no IN {listed:Array(UInt32)}${filters(scope)}
     GROUP BY user_no` as const
   const spans = `
     SELECT user_no, ${SUMMED}, assistants
