@@ -40,8 +40,11 @@ export const OWN_LANE: Lane = {
 const LEASE_MS = 30_000
 /** An insert that starts within a turn ends within it: the longest insert, with some slack. */
 export const LONGEST_INSERT_MS = 15_000
-/** After this, others get a chance. */
+/** After this, others get a chance. To let them have it is two inserts and three queries, 40 ms. */
 const TURN_MS = 500
+/** The same where nobody else had a turn within COMPANY_MS. */
+const TURN_ALONE_MS = 3_000
+const COMPANY_MS = 60_000
 const WAIT_MS = 8_000
 
 interface LaneRow {
@@ -68,6 +71,8 @@ export class SharedLane implements Lane {
   /** On the local monotonic clock, so that clocks need not agree. */
   #heldSince = -Infinity
   #heldUntil = -Infinity
+  /** When somebody else was last seen to have had a turn. */
+  #company = -Infinity
   /**
    * The last epoch that nobody could get: a server that is killed while it stores a claim may keep the token and lose the
    * row (see complete.ts), and would refuse every later claim of that epoch.
@@ -82,13 +87,15 @@ export class SharedLane implements Lane {
 
   async enter(): Promise<Turn> {
     const now = performance.now()
-    if (now < this.#heldUntil - LONGEST_INSERT_MS && now < this.#heldSince + TURN_MS) {
+    const turn = now < this.#company + COMPANY_MS ? TURN_MS : TURN_ALONE_MS
+    if (now < this.#heldUntil - LONGEST_INSERT_MS && now < this.#heldSince + turn) {
       return { epoch: this.#epoch, kept: true }
     }
     await this.leave()
     let nobodySince = Infinity
     for (const deadline = now + WAIT_MS; ; ) {
       const last = await this.#last()
+      if (last.holder !== '' && last.holder !== this.#me) this.#company = performance.now()
       if (!last.held || last.holder === this.#me) {
         const claimed = performance.now()
         const epoch = Math.max(last.epoch, this.#lostEpoch) + 1

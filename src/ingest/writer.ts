@@ -71,7 +71,7 @@ export interface GroupObserver {
 /** Rows a group holds at most: one block of ClickHouse, so that the insert is one atomic part. */
 const MAX_GROUP_EVENTS = 50_000
 const SEAL_CHECK_MS = 5_000
-/** How long a group waits to become as large as the last one. */
+/** How long a group waits for callers that were answered a moment ago. */
 const GATHER_MS = 25
 /** How long the lane is kept without work. */
 const LINGER_MS = 50
@@ -142,8 +142,8 @@ export class Writer {
   readonly #upkeep: Array<() => Promise<void>> = []
   #wake: () => void = () => {}
   #closing = false
-  /** Batches in the last group. */
-  #callers = 0
+  /** Batches that were answered last, and those that waited already: so many come together if everybody sends another. */
+  #expected = 0
   #running: Promise<void> | undefined
   /** False while a journalled group cannot be stored: nothing may pass it, so new batches are refused at once. */
   #healthy = true
@@ -242,8 +242,8 @@ export class Writer {
         await this.#upkeep.shift()?.()
         await this.#gather()
         const group = this.#takeGroup()
-        this.#callers = group.length
         if (group.length > 0) await this.#observed(group, () => this.#storeGroup(group, turn.epoch))
+        this.#expected = group.length + this.#queue.length
       } catch (error) {
         log('error', 'the writer cannot go on and tries again', { error: reasonOf(error) })
         await sleep(200)
@@ -263,7 +263,7 @@ export class Writer {
   async #gather(): Promise<void> {
     if (this.#queue.length === 0) return
     const deadline = performance.now() + GATHER_MS
-    while (this.#queue.length < this.#callers && performance.now() < deadline) {
+    while (this.#queue.length < this.#expected && performance.now() < deadline) {
       await this.#nextBatch(deadline - performance.now())
     }
   }
