@@ -40,11 +40,8 @@ export const OWN_LANE: Lane = {
 const LEASE_MS = 30_000
 /** An insert that starts within a turn ends within it: the longest insert, with some slack. */
 export const LONGEST_INSERT_MS = 15_000
-/** After this, others get a chance. To let them have it is two inserts and three queries, 40 ms. */
+/** After this, others get a chance. */
 const TURN_MS = 500
-/** The same where nobody else had a turn within COMPANY_MS. */
-const TURN_ALONE_MS = 3_000
-const COMPANY_MS = 60_000
 const WAIT_MS = 8_000
 
 interface LaneRow {
@@ -71,8 +68,6 @@ export class SharedLane implements Lane {
   /** On the local monotonic clock, so that clocks need not agree. */
   #heldSince = -Infinity
   #heldUntil = -Infinity
-  /** When somebody else was last seen to have had a turn. */
-  #company = -Infinity
   /**
    * The last epoch that nobody could get: a server that is killed while it stores a claim may keep the token and lose the
    * row (see complete.ts), and would refuse every later claim of that epoch.
@@ -87,15 +82,13 @@ export class SharedLane implements Lane {
 
   async enter(): Promise<Turn> {
     const now = performance.now()
-    const turn = now < this.#company + COMPANY_MS ? TURN_MS : TURN_ALONE_MS
-    if (now < this.#heldUntil - LONGEST_INSERT_MS && now < this.#heldSince + turn) {
+    if (now < this.#heldUntil - LONGEST_INSERT_MS && now < this.#heldSince + TURN_MS) {
       return { epoch: this.#epoch, kept: true }
     }
     await this.leave()
     let nobodySince = Infinity
     for (const deadline = now + WAIT_MS; ; ) {
       const last = await this.#last()
-      if (last.holder !== '' && last.holder !== this.#me) this.#company = performance.now()
       if (!last.held || last.holder === this.#me) {
         const claimed = performance.now()
         const epoch = Math.max(last.epoch, this.#lostEpoch) + 1
