@@ -54,11 +54,14 @@ const reconciled = async () =>
   (await service.request('POST', '/operations/reconcile', OPERATOR)).body.data as { days: number; drift: unknown[] }
 const advance = (of = service) => of.retention.advance((work) => of.writer.exclusive(work))
 
-/** What is on disk, the oldest of each table. */
+/** What is on disk, the oldest of each table: events first. The branches of UNION ALL come in any order. */
 const oldest = async () =>
   (
-    await service.rows<{ at: string }>(`SELECT toString(min(timestamp)) AS at FROM events
-      UNION ALL SELECT toString(min(start)) FROM activity UNION ALL SELECT toString(min(start)) FROM user_activity`)
+    await service.rows<{ at: string }>(`SELECT toString(at) AS at FROM (
+        SELECT 0 AS table, min(timestamp)::DateTime64(3, 'UTC') AS at FROM events
+        UNION ALL SELECT 1, min(start)::DateTime64(3, 'UTC') FROM activity
+        UNION ALL SELECT 2, min(start)::DateTime64(3, 'UTC') FROM user_activity)
+      ORDER BY table`)
   ).map(({ at }) => at.slice(0, 19))
 
 /** Filled while all spans were open, and sealed since: some of them straddle the horizon. */
