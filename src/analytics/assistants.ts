@@ -1,5 +1,5 @@
 /** GET /analytics/assistants: what each assistant did in the range, busiest first, and which fell idle. */
-import { tenantSql, type Store } from '../clickhouse/store.ts'
+import { MANY_ROWS, tenantSql, type Store } from '../clickhouse/store.ts'
 import { toIso } from '../time/calendar.ts'
 import { endpoint } from './endpoint.ts'
 import { ACROSS_LEVELS, type Range } from './levels.ts'
@@ -77,5 +77,6 @@ function perAssistant(store: Store, scope: Scope, ranges: readonly Range[]) {
     tenantSql(`SELECT entry, assistant_no AS assistant, ${SUMS}, groupBitmapMerge(users) AS activeUsers
      FROM (${source}) GROUP BY entry, assistant_no`),
     { ...partParams(parts, scope), ...spanParams(parts, 'assistants'), entries: ranges.map(entryOf) },
+    scope.users ? {} : MANY_ROWS,
   )
 }

@@ -2,7 +2,7 @@
  * GET /analytics/regressions: did something break? The last hours against the same weekday and hours of the weeks before,
  * for the fleet and for each assistant; src/analytics/baseline.ts says when a figure is out of line.
  */
-import { tenantSql, type Store } from '../clickhouse/store.ts'
+import { MANY_ROWS, tenantSql, type Store } from '../clickhouse/store.ts'
 import { MIN_INSTANT, sameTime, toIso, type Instant } from '../time/calendar.ts'
 import {
   addSums,
@@ -249,6 +249,7 @@ async function sumsByAssistant(store: Store, scope: Scope, name: string, wanted:
     name,
     tenantSql(`SELECT entry, assistant_no AS assistant, ${SUMS} FROM (${source}) GROUP BY entry, assistant_no`),
     { ...partParams(parts, scope), ...spanParams(parts, 'assistants'), entries: ranges.map(entryOf) },
+    scope.users ? {} : MANY_ROWS,
   )
 }
 

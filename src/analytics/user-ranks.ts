@@ -9,7 +9,7 @@
  */
 import { TupleParam } from '@clickhouse/client'
 import { LRUCache } from 'lru-cache'
-import { tenantSql, type Store } from '../clickhouse/store.ts'
+import { MANY_ROWS, tenantSql, type Store } from '../clickhouse/store.ts'
 import { LATE_SECONDS } from '../ingest/seals.ts'
 import type { Exclusive } from '../ingest/reconcile.ts'
 import type { Log } from '../log.ts'
@@ -67,13 +67,14 @@ export class UserRanks {
     if (listed.length === 0 || scope.pending.has('activity')) return null
     const rest = { ...parts, spans: parts.spans.filter((span) => !isOver(span, now)) }
     const limit = 2 * places + MARGIN
-    const rows = await this.#store.read<Row>(scope, 'users_top_lists', shortlistSql(rest), {
+    const params = {
       ...partParams(rest, scope),
       ...spanParams(rest, 'users'),
       listed: listed.map((span) => new TupleParam(span)),
       totals: listed.map(([level, start]) => new TupleParam([level, 0, start])),
       limit,
-    })
+    }
+    const rows = await this.#store.read<Row>(scope, 'users_top_lists', shortlistSql(rest), params, MANY_ROWS)
     const lists = rows.find(({ user }) => user === LISTS)
     const fleet = rows.find(({ user }) => user === FLEET)
     const users = rows.filter((row) => row !== lists && row !== fleet)

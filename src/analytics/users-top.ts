@@ -2,7 +2,7 @@
  * GET /analytics/users/top: the most active users of the range; ties break by user id. Who may be on the list comes from
  * lists of the spans' most active (user-ranks.ts), or else from all users; then the figures of those few are read.
  */
-import { tenantSql, type Store } from '../clickhouse/store.ts'
+import { MANY_ROWS, tenantSql, type Store } from '../clickhouse/store.ts'
 import { toIso } from '../time/calendar.ts'
 import { endpoint } from './endpoint.ts'
 import { USER_LEVELS, type Parts } from './levels.ts'
@@ -79,6 +79,7 @@ async function ranking(store: Store, scope: Scope, parts: Parts, places: number)
     'users_top',
     tenantSql(`${totals} ORDER BY total DESC LIMIT {margin:UInt32}`),
     params,
+    scope.users ? {} : MANY_ROWS,
   )
   const tied = rows[places - 1]?.total ?? 0
   if (rows.length === places + TIE_MARGIN && rows.at(-1)?.total === tied) {
@@ -113,5 +114,6 @@ function details(store: Store, scope: Scope, parts: Parts, listed: readonly numb
     'users_top_details',
     tenantSql(`SELECT user_no AS user, ${SUMS}, length(groupUniqArrayArray(assistants)) AS assistants FROM (${source}) GROUP BY user_no`),
     { ...partParams(parts, scope), ...spanParams(parts, 'users'), listed },
+    { use_uncompressed_cache: 1 },
   )
 }

@@ -110,6 +110,19 @@ const UNTHREADED: ClickHouseSettings = {
  */
 export const FEW_ROWS: ClickHouseSettings = { max_threads: 1, optimize_use_projections: 0, use_uncompressed_cache: 1 }
 
+/**
+ * FEW_ROWS where nearly all rows of the granules are asked for: there is nothing to gain from planning which columns to
+ * read first, and it takes 2 of 15 ms.
+ */
+export const AS_WRITTEN: ClickHouseSettings = { ...FEW_ROWS, query_plan_enable_optimizations: 0 }
+
+/** For queries about each of many assistants or users, by time alone: 87 ms instead of 131 with ragged ends, 63 instead of 68. */
+export const MANY_ROWS: ClickHouseSettings = {
+  optimize_use_projections: 0,
+  optimize_move_to_prewhere: 0,
+  use_uncompressed_cache: 1,
+}
+
 export type StreamFormat = 'CSVWithNames' | 'Parquet' | 'TSVRaw'
 
 /** Bounds memory and not the length: that is up to the range, and the pace up to whoever reads. */
