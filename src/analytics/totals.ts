@@ -100,6 +100,9 @@ export interface Scope extends Asker {
 /** The fleet's rows of `activity` carry this instead of an assistant. */
 const WHOLE_FLEET = 0
 
+const ONE_ROW = 'assistant_no = {rows:UInt32}'
+const ROWS = 'assistant_no IN {rows:Array(UInt32)}'
+
 export const SUMS = `
   sum(incoming_messages) AS incomingMessages,
   sum(outgoing_messages) AS outgoingMessages,
@@ -276,6 +279,7 @@ function sourceOf(scope: Scope, ranges: readonly Range[]) {
   const days = ranges.reduce((sum, { from, to }) => sum + (to - from) / DAY_MS, 0) * (scope.assistants?.length ?? 1)
   const fine = days <= MAX_DAYS ? { ...scope, sealedUntil: [] } : scope
   const parts = partsOf(fine, 'activity', ranges, scope.users ? [] : FLEET_LEVELS)
+  const rows = scope.assistants ?? [WHOLE_FLEET]
   const raw = `
     SELECT ${RAW_ENTRY}, ${RAW_SUMMED}, groupBitmapState(user_no) AS users, groupUniqArray(assistant_no) AS assistants
     FROM events
@@ -286,13 +290,13 @@ function sourceOf(scope: Scope, ranges: readonly Range[]) {
   const spans = `
     SELECT ${SPAN_ENTRY}, ${SUMMED}, users, ${assistants}
     FROM activity
-    WHERE tenant = {tenant:UInt32} AND ${inSpans(parts, 'activity')} AND assistant_no IN {rows:Array(UInt32)}` as const
+    WHERE tenant = {tenant:UInt32} AND ${inSpans(parts, 'activity')} AND ${rows.length === 1 ? ONE_ROW : ROWS}` as const
   const source = rowsOf(parts, spans, raw)
   const params = {
     ...partParams(parts, scope),
     ...spanParams(parts, scope.assistants ? 'assistants' : 'fleet'),
     entries: ranges.map(entryOf),
-    rows: scope.assistants ?? [WHOLE_FLEET],
+    rows: rows.length === 1 ? rows[0] : rows,
   }
   return { source, params, settings: settingsOf(scope, parts.spans) }
 }
@@ -361,22 +365,17 @@ export function partsOf(scope: Scope, rollup: RollupTable, ranges: readonly Rang
 }
 
 /** Query parameters of `inRaw` and of the filters. */
-export function partParams(parts: Parts, scope: Scope): Record<string, unknown> {
-  const [first = EMPTY, second = EMPTY, third = EMPTY] = parts.raw
-  return {
-    from1: dateTime64(first.from),
-    to1: dateTime64(first.to),
-    from2: dateTime64(second.from),
-    to2: dateTime64(second.to),
-    from3: dateTime64(third.from),
-    to3: dateTime64(third.to),
-    end: dateTime64(parts.raw.at(-1)?.to ?? 0),
-    assistants: scope.assistants ?? [],
-    users: scope.users ?? [],
+export function partParams({ raw }: Parts, { assistants, users }: Pick<Scope, 'assistants' | 'users'>): Record<string, unknown> {
+  const params: Record<string, unknown> = { end: dateTime64(raw.at(-1)?.to ?? 0) }
+  const asked = raw.length <= 1 ? 1 : MAX_RAW
+  for (let at = 0; at < asked; at++) {
+    params[`from${at + 1}`] = dateTime64(raw[at]?.from ?? 0)
+    params[`to${at + 1}`] = dateTime64(raw[at]?.to ?? 0)
   }
+  if (assistants) params.assistants = assistants
+  if (users) params.users = users
+  return params
 }
-
-const EMPTY: Range = { from: 0, to: 0 }
 
 /** Whose rows are read: the fleet's have one bucket a level, users' have none. */
 type Rows = 'fleet' | 'assistants' | 'users'

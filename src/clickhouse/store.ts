@@ -268,7 +268,7 @@ export class Store {
         format: 'JSONCompactEachRowWithNames',
         query_id: query.id,
         query_params: { tenant: asker.tenant, ...params },
-        clickhouse_settings: { ...this.#limits, ...settings, additional_table_filters: this.#tenantFilters(asker.tenant) },
+        clickhouse_settings: { ...this.#limits, ...settings, additional_table_filters: this.#tenantFilters(asker.tenant, sql) },
         ...(asker.signal ? { abort_signal: asker.signal } : {}),
       })
       const rows = parseRows<Row>(await result.text())
@@ -303,7 +303,7 @@ export class Store {
         clickhouse_settings: {
           ...this.#limits,
           ...STREAM_SETTINGS,
-          additional_table_filters: this.#tenantFilters(asker.tenant),
+          additional_table_filters: this.#tenantFilters(asker.tenant, sql),
         },
         ...(asker.signal ? { abort_signal: asker.signal } : {}),
       })
@@ -327,10 +327,12 @@ export class Store {
     if (error instanceof ClickHouseError && BROKEN_PART.has(error.code)) this.#onBrokenPart?.()
   }
 
-  /** Second lock on the same door: ClickHouse itself adds the tenant to every table a query reads. */
-  #tenantFilters(tenant: number): SettingsMap {
+  /** Second lock on the same door: ClickHouse itself adds the tenant to every table that the query reads. */
+  #tenantFilters(tenant: number, sql: TenantSql): SettingsMap {
+    // Each costs ClickHouse 0.1 ms, so only those the text names.
+    const named = TENANT_TABLES.filter((table) => sql.includes(table))
     // On a cluster in both places, where rows are gathered and where they lie: either would do.
-    const tables = this.#cluster ? TENANT_TABLES.flatMap((table) => [table, localTable(table)]) : TENANT_TABLES
+    const tables = this.#cluster ? named.flatMap((table) => [table, localTable(table)]) : named
     return SettingsMap.from(Object.fromEntries(tables.map((table) => [`${this.#database}.${table}`, `tenant = ${Number(tenant)}`])))
   }
 
