@@ -69,7 +69,7 @@ function perAssistant(store: Store, scope: Scope, ranges: readonly Range[]) {
   const spans = `
     SELECT ${SPAN_ENTRY}, assistant_no, ${SUMMED}, users
     FROM activity
-    WHERE tenant = {tenant:UInt32} AND ${inSpans(parts, 'activity')} AND assistant_no > 0${filters({ ...scope, users: null })}` as const
+    WHERE tenant = {tenant:UInt32} AND ${inSpans(parts, 'assistants')} AND assistant_no > 0${filters({ ...scope, users: null })}` as const
   const source = rowsOf(parts, spans, raw)
   return store.read<Figures & { entry: number; assistant: number }>(
     scope,

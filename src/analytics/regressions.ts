@@ -242,7 +242,7 @@ async function sumsByAssistant(store: Store, scope: Scope, name: string, wanted:
   const spans = `
     SELECT ${SPAN_ENTRY}, assistant_no, ${SUMMED}
     FROM activity
-    WHERE tenant = {tenant:UInt32} AND ${inSpans(parts, 'activity')} AND assistant_no > 0${filters({ ...scope, users: null })}` as const
+    WHERE tenant = {tenant:UInt32} AND ${inSpans(parts, 'assistants')} AND assistant_no > 0${filters({ ...scope, users: null })}` as const
   const source = rowsOf(parts, spans, raw)
   return store.read<Row>(
     scope,

@@ -134,31 +134,36 @@ export const RAW_SUMMED = `
  * with OR between ranges it is slower from the fifth range on. A list takes 2 ms less than runs (level, start of the first,
  * end of the last, seconds of each and of their bucket), but a parameter ends at 128 KiB: 90 local days can be 2,000 spans.
  */
-const IN_SPANS = {
-  range: {
-    activity: `level = {level:UInt8} AND bucket >= {bucketFrom:UInt32} AND bucket <= {bucketTo:UInt32}
+const SPANS = {
+  range: 'level = {level:UInt8} AND start >= {startFrom:UInt32} AND start < {startTo:UInt32}',
+  list: '(level, start) IN {spans:Array(Tuple(UInt8, UInt32))}',
+  runs: `(level, start) IN (
+      SELECT run.1, toDateTime(arrayJoin(range(run.2, run.3, run.4)), 'UTC')
+      FROM (SELECT arrayJoin({runs:Array(Tuple(UInt8, UInt32, UInt32, UInt32, UInt32))}) AS run))`,
+} as const
+
+/** The same for rows that lie in buckets of their level. */
+const SPANS_IN_BUCKETS = {
+  range: `level = {level:UInt8} AND bucket >= {bucketFrom:UInt32} AND bucket <= {bucketTo:UInt32}
       AND start >= {startFrom:UInt32} AND start < {startTo:UInt32}`,
-    user_activity: 'level = {level:UInt8} AND start >= {startFrom:UInt32} AND start < {startTo:UInt32}',
-  },
-  list: {
-    activity: '(level, bucket, start) IN {spans:Array(Tuple(UInt8, DateTime, DateTime))}',
-    user_activity: '(level, start) IN {spans:Array(Tuple(UInt8, DateTime))}',
-  },
-  runs: {
-    activity: `(level, bucket, start) IN (
+  list: '(level, bucket, start) IN {spans:Array(Tuple(UInt8, UInt32, UInt32))}',
+  runs: `(level, bucket, start) IN (
       SELECT run.1, toDateTime(if(run.5 = 0, 0, intDiv(at, run.5) * run.5), 'UTC'), toDateTime(at, 'UTC')
       FROM (SELECT run, arrayJoin(range(run.2, run.3, run.4)) AS at
             FROM (SELECT arrayJoin({runs:Array(Tuple(UInt8, UInt32, UInt32, UInt32, UInt32))}) AS run)))`,
-    user_activity: `(level, start) IN (
-      SELECT run.1, toDateTime(arrayJoin(range(run.2, run.3, run.4)), 'UTC')
-      FROM (SELECT arrayJoin({runs:Array(Tuple(UInt8, UInt32, UInt32, UInt32, UInt32))}) AS run))`,
-  },
 } as const
 
 const LONGEST_LIST = 2_000
 
+/** Whose rows are read: the fleet's and the assistants' of `activity`, or the users' of `user_activity`. */
+type Rows = 'fleet' | 'assistants' | 'users'
+
 /** The condition that rows of a rollup are those of the parts' spans; its parameters come from `spanParams`. */
-export const inSpans = ({ spans }: Parts, table: 'activity' | 'user_activity') => IN_SPANS[formOf(spans)][table]
+export function inSpans({ spans }: Parts, rows: Rows) {
+  const form = formOf(spans)
+  if (rows === 'users') return SPANS[form]
+  return rows === 'fleet' ? (`bucket = 0 AND ${SPANS[form]}` as const) : SPANS_IN_BUCKETS[form]
+}
 
 const formOf = (spans: Parts['spans']) => (isOneRun(spans) ? 'range' : spans.length > LONGEST_LIST ? 'runs' : 'list')
 
@@ -279,6 +284,7 @@ function sourceOf(scope: Scope, ranges: readonly Range[]) {
   const days = ranges.reduce((sum, { from, to }) => sum + (to - from) / DAY_MS, 0) * (scope.assistants?.length ?? 1)
   const fine = days <= MAX_DAYS ? { ...scope, sealedUntil: [] } : scope
   const parts = partsOf(fine, 'activity', ranges, scope.users ? [] : FLEET_LEVELS)
+  const of = scope.assistants ? 'assistants' : 'fleet'
   const rows = scope.assistants ?? [WHOLE_FLEET]
   const raw = `
     SELECT ${RAW_ENTRY}, ${RAW_SUMMED}, groupBitmapState(user_no) AS users, groupUniqArray(assistant_no) AS assistants
@@ -290,11 +296,11 @@ function sourceOf(scope: Scope, ranges: readonly Range[]) {
   const spans = `
     SELECT ${SPAN_ENTRY}, ${SUMMED}, users, ${assistants}
     FROM activity
-    WHERE tenant = {tenant:UInt32} AND ${inSpans(parts, 'activity')} AND ${rows.length === 1 ? ONE_ROW : ROWS}` as const
+    WHERE tenant = {tenant:UInt32} AND ${inSpans(parts, of)} AND ${rows.length === 1 ? ONE_ROW : ROWS}` as const
   const source = rowsOf(parts, spans, raw)
   const params = {
     ...partParams(parts, scope),
-    ...spanParams(parts, scope.assistants ? 'assistants' : 'fleet'),
+    ...spanParams(parts, of),
     entries: ranges.map(entryOf),
     rows: rows.length === 1 ? rows[0] : rows,
   }
@@ -377,27 +383,29 @@ export function partParams({ raw }: Parts, { assistants, users }: Pick<Scope, 'a
   return params
 }
 
-/** Whose rows are read: the fleet's have one bucket a level, users' have none. */
-type Rows = 'fleet' | 'assistants' | 'users'
-
 /** Query parameters of `inSpans`. */
 export function spanParams({ spans }: Parts, rows: Rows): Record<string, number | TupleParam[]> {
-  const bucketSeconds = (level: number) => (rows === 'assistants' ? (LEVEL_OF.get(level)?.bucketSeconds ?? 0) : 0)
-  const bucketOf = (level: number, start: number) => {
-    const seconds = bucketSeconds(level)
-    return seconds === 0 ? 0 : start - (start % seconds)
-  }
   const form = formOf(spans)
   if (form === 'range') {
     const [[level, first], [, last]] = [spans[0], spans.at(-1)] as [Parts['spans'][0], Parts['spans'][0]]
-    const buckets = { bucketFrom: bucketOf(level, first), bucketTo: bucketOf(level, last) }
-    return { level, ...buckets, startFrom: first, startTo: last + secondsOf(level) }
+    const range = { level, startFrom: first, startTo: last + secondsOf(level) }
+    return rows === 'assistants' ? { ...range, bucketFrom: bucketOf(level, first), bucketTo: bucketOf(level, last) } : range
   }
   if (form === 'runs') {
     return { runs: runsOf(spans).map(([level, ...run]) => new TupleParam([level, ...run, bucketSeconds(level)])) }
   }
-  if (rows === 'users') return { spans: spans.map((span) => new TupleParam(span)) }
-  return { spans: spans.map(([level, start]) => new TupleParam([level, bucketOf(level, start), start])) }
+  return {
+    spans: spans.map(([level, start]) =>
+      new TupleParam(rows === 'assistants' ? [level, bucketOf(level, start), start] : [level, start]),
+    ),
+  }
+}
+
+const bucketSeconds = (level: number): number => LEVEL_OF.get(level)?.bucketSeconds ?? 0
+
+function bucketOf(level: number, start: number): number {
+  const seconds = bucketSeconds(level)
+  return seconds === 0 ? 0 : start - (start % seconds)
 }
 
 /** Spans of a level that follow each other, together: level, start of the first, end of the last, length of each. */

@@ -148,7 +148,7 @@ function shortlistSql(rest: Parts) {
     UNION ALL
     SELECT user_no AS user, events, toUInt64(0) AS bound
     FROM user_activity
-    WHERE tenant = {tenant:UInt32} AND ${inSpans(rest, 'user_activity')}` as const
+    WHERE tenant = {tenant:UInt32} AND ${inSpans(rest, 'users')}` as const
   const raw = `
     UNION ALL
     SELECT user_no AS user, toUInt64(1) AS events, toUInt64(0) AS bound

@@ -70,7 +70,7 @@ async function ranking(store: Store, scope: Scope, parts: Parts, places: number)
   const spans = `
     SELECT user_no, events
     FROM user_activity
-    WHERE tenant = {tenant:UInt32} AND ${inSpans(parts, 'user_activity')}` as const
+    WHERE tenant = {tenant:UInt32} AND ${inSpans(parts, 'users')}` as const
   const source = rowsOf(parts, spans, raw)
   const totals = `SELECT user_no AS user, sum(events) AS total FROM (${source}) GROUP BY user_no` as const
   const params = { ...partParams(parts, scope), ...spanParams(parts, 'users'), limit: places, margin: places + TIE_MARGIN }
@@ -107,7 +107,7 @@ function details(store: Store, scope: Scope, parts: Parts, listed: readonly numb
   const spans = `
     SELECT user_no, ${SUMMED}, assistants
     FROM user_activity
-    WHERE tenant = {tenant:UInt32} AND ${inSpans(parts, 'user_activity')} AND user_no IN {listed:Array(UInt32)}` as const
+    WHERE tenant = {tenant:UInt32} AND ${inSpans(parts, 'users')} AND user_no IN {listed:Array(UInt32)}` as const
   const source = rowsOf(parts, spans, raw)
   return store.read<Omit<TotalsRow, 'activeUsers'> & { user: number; assistants: number }>(
     scope,
