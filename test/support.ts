@@ -8,7 +8,7 @@ import { inject } from 'vitest'
 import { clusterSettings } from '../src/clickhouse/cluster.ts'
 import { readConfig } from '../src/config.ts'
 import { signLocalToken } from '../src/http/local-key.ts'
-import type { Receipt } from '../src/ingest/writer.ts'
+import type { Receipt } from '../src/ingest/decide.ts'
 import type { Level, Log } from '../src/log.ts'
 import { createService, type ClickHouse, type ServiceOptions } from '../src/service.ts'
 

@@ -5,7 +5,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { ApiError } from '../http/errors.ts'
 import { checkEvent } from '../ingest/event.ts'
-import type { Batch } from '../ingest/writer.ts'
+import type { Batch } from '../ingest/decide.ts'
 import { run, type Service } from '../run.ts'
 import { eventsOfHour, FINDINGS, HISTORY_HOURS, HOUR_MS, readDemoId, type DemoEvent, type Hour } from './demo-traffic.ts'
 import { formatCount, Progress } from './progress.ts'

@@ -3,7 +3,7 @@ import { LRUCache } from 'lru-cache'
 import { tenantSql, type Store } from '../clickhouse/store.ts'
 import { ApiError } from '../http/errors.ts'
 import type { Names } from '../names.ts'
-import type { Receipt } from './writer.ts'
+import type { Receipt } from './decide.ts'
 
 interface Kept {
   body: string

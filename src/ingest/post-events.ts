@@ -7,7 +7,8 @@ import type { Principal } from '../http/auth.ts'
 import { ApiError, badRequest, unavailable } from '../http/errors.ts'
 import { checkEvent, type Event } from './event.ts'
 import type { Answers } from './answers.ts'
-import type { Receipt, Rejection, Writer } from './writer.ts'
+import type { Receipt, Rejection } from './decide.ts'
+import type { Writer } from './writer.ts'
 
 export const MAX_EVENTS = 10_000
 export const MAX_BYTES = 8 * 1_048_576
