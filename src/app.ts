@@ -288,6 +288,7 @@ async function scopeOf(
     tenant,
     assistants: filterOf(assistantNumbers),
     users: filterOf(userNumbers),
+    userCount: names.userCount(tenant),
     sealedUntil: seals.sealedUntil,
     pending: rebuilds.pending,
     horizon: retention.horizon,

@@ -8,6 +8,9 @@ import { slices, type Asker, type Store } from './clickhouse/store.ts'
 
 export type NameKind = 'tenant' | 'assistant' | 'user'
 
+/** How old a count of users may be, milliseconds. */
+const COUNT_MS = 600_000
+
 /** Tenants are named outside any tenant. */
 const NO_TENANT = 0
 
@@ -20,6 +23,7 @@ export class Names {
   readonly #store: Store
   readonly #numbers = new LRUCache<string, number>({ max: 300_000 })
   readonly #names = new LRUCache<string, string>({ max: 50_000 })
+  readonly #userCounts = new LRUCache<number, { count: number; askedAt: number }>({ max: 10_000 })
   /** Users that were removed, by tenant. A look-up that was under way meanwhile must not bring one back. */
   readonly #removed = new Map<number, Set<number>>()
 
@@ -89,6 +93,26 @@ export class Names {
       }
     }
     return result
+  }
+
+  /**
+   * About how many users a tenant has had so far, at most COUNT_MS ago; 0 before the first look, which is not waited for.
+   * Good for choosing how to read, and for nothing else.
+   */
+  userCount(tenant: number): number {
+    const { count, askedAt } = this.#userCounts.get(tenant) ?? { count: 0, askedAt: -Infinity }
+    if (tenant !== NO_TENANT && askedAt + COUNT_MS < performance.now()) {
+      this.#userCounts.set(tenant, { count, askedAt: performance.now() })
+      void this.#store
+        .readInternal<{ count: number }>(
+          'users_count',
+          `SELECT max(number) AS count FROM names WHERE tenant = {tenant:UInt32} AND kind = 'user'`,
+          { tenant },
+        )
+        .then(([row]) => this.#userCounts.set(tenant, { count: row?.count ?? 0, askedAt: performance.now() }))
+        .catch(() => {}) // It is asked again in a while.
+    }
+    return count
   }
 
   /** The number of a name if it is in memory. */

@@ -4,12 +4,17 @@
  * round, levels that are sealed after the events came, is in seals.test.ts.
  */
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { Names } from '../../src/names.ts'
 import { compare, PATHS, same, type Path } from '../compare.ts'
 import { EVENT_TYPES, Reference, type Asked, type SentEvent } from '../reference.ts'
 import { startService, type Params, type TestService } from '../support.ts'
 import { traffic } from '../traffic.ts'
 
 vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 })
+
+// Coarse spans are read where there are many users, days where there are few: both have to be right.
+let questions = 0
+vi.spyOn(Names.prototype, 'userCount').mockImplementation(() => (questions++ % 3 === 0 ? 0 : 1e9))
 
 const { name, events } = traffic()
 console.info(`real traffic: ${name}, ${events.length} events`)

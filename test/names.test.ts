@@ -1,0 +1,26 @@
+/** What is known of a tenant's names. */
+import { afterAll, beforeAll, expect, test, vi } from 'vitest'
+import { Store } from '../src/clickhouse/store.ts'
+import { Names } from '../src/names.ts'
+import { startService, type TestService } from './support.ts'
+
+let service: TestService
+let store: Store
+beforeAll(async () => {
+  service = await startService({ makeStore: (options) => (store = new Store(options)) })
+})
+afterAll(() => service.close())
+
+test('users are counted in the background, each tenant by itself', async () => {
+  const event = { eventType: 'incomingMessages', timestamp: '2026-01-01T00:00:00.000Z', assistant: 'assistant' }
+  await service.store(['a', 'b', 'a', 'c'].map((user, at) => ({ ...event, id: `${at}`, user })), { org: 'one' })
+  await service.store([{ ...event, id: '0', user: 'somebody' }], { org: 'two' })
+
+  const names = new Names(store)
+  const [one, two] = await Promise.all(['one', 'two'].map((org) => names.tenant(org)))
+  expect(one && two && names.userCount(one) === 0).toBe(true)
+  await vi.waitFor(() => expect(names.userCount(one as number)).toBe(3))
+  names.userCount(two as number)
+  await vi.waitFor(() => expect(names.userCount(two as number)).toBe(1))
+  expect(names.userCount(0)).toBe(0)
+})
