@@ -432,6 +432,7 @@ function runsOf(spans: Parts['spans']): Array<[level: number, start: number, end
   return runs
 }
 
-const secondsOf = (level: number): number => LEVEL_OF.get(level)?.seconds as number
+/** The length of a level's spans. */
+export const secondsOf = (level: number): number => LEVEL_OF.get(level)?.seconds as number
 
 const LEVEL_OF = new Map([...FLEET_LEVELS, ...ACROSS_LEVELS, ...COARSE].map((level) => [level.id, level]))

@@ -3,7 +3,8 @@
  * (clickhouse/010_user_ranks.sql) instead of all users: a threshold algorithm (Fagin, Lotem, Naor 2001), and exact.
  *
  * What a user did in a span is known where the user is listed, and else at most the list's `bound`. Events that came after
- * a list was made are at most as many as the fleet's total has grown since. So for every user there is a least and a most;
+ * a list was made are at most as many as the fleet's total has grown since. At a ragged end of the range a user did at most
+ * what the list of the whole day says. So for every user there is a least and a most;
  * whoever's most is below the least of the user on the last place is not on the ranking. For the few that are left, the
  * exact figures are read. Where the lists do not decide it (too old, missing, or users too alike), the answer is null.
  */
@@ -15,7 +16,7 @@ import type { Exclusive } from '../ingest/reconcile.ts'
 import type { Log } from '../log.ts'
 import type { Instant } from '../time/calendar.ts'
 import { DAY, type Parts } from './levels.ts'
-import { inRaw, inSpans, partParams, spanParams, type Scope } from './totals.ts'
+import { inRaw, inSpans, partParams, secondsOf, spanParams, type Scope } from './totals.ts'
 
 /** Users on a list. With 300,000 users of a long tail, the rest have some 4 events a day at most. */
 const LISTED = 4_096
@@ -32,13 +33,15 @@ const FLEET = 0xffff_ffff
 
 type Span = Parts['spans'][number]
 
+/** With fewer whole days than these, what may have been done at the ragged ends decides too often, and is read. */
+const DAYS_WITH_ENDS = 20
+
 interface Row {
   user: number
   /** Events that are known of. */
   least: number
-  /** Bounds of the lists that the user is on. */
+  /** Bounds of the lists that the user is on, less what the user may have done at the ragged ends of the range. */
   credit: number
-  rows: number
 }
 
 export class UserRanks {
@@ -63,14 +66,21 @@ export class UserRanks {
    * @param parts of the range, cut into the levels of `user_activity`
    */
   async shortlist(scope: Scope, parts: Parts, places: number, now: Instant): Promise<number[] | null> {
-    const listed = parts.spans.filter((span) => isOver(span, now))
-    if (listed.length === 0 || scope.pending.has('activity')) return null
-    const rest = { ...parts, spans: parts.spans.filter((span) => !isOver(span, now)) }
+    const whole = parts.spans.filter((span) => isOver(span, now))
+    if (whole.length === 0 || scope.pending.has('activity')) return null
+    const isLong = whole.reduce((sum, [level]) => sum + secondsOf(level), 0) >= DAYS_WITH_ENDS * DAY.seconds
+    const ends = isLong ? parts.raw.map(({ from }) => dayOf(from)).filter((span) => isOver(span, now)) : []
+    const listed = [...whole, ...ends]
+    const rest = {
+      spans: parts.spans.filter((span) => !isOver(span, now)),
+      raw: parts.raw.filter(({ from }) => !ends.some(([, start]) => start === dayOf(from)[1])),
+    }
     const limit = 2 * places + MARGIN
     const params = {
       ...partParams(rest, scope),
       ...spanParams(rest, 'users'),
       listed: listed.map((span) => new TupleParam(span)),
+      ends: ends.map(([, start]) => start),
       totals: listed.map(([level, start]) => new TupleParam([level, 0, start])),
       limit,
     }
@@ -80,15 +90,16 @@ export class UserRanks {
     const users = rows.filter((row) => row !== lists && row !== fleet)
     const bounds = lists?.credit ?? 0
     const grown = (fleet?.least ?? 0) - (lists?.least ?? 0)
-    const needed = users[places - 1]?.least ?? 0
+    const needed = users.map(({ least }) => least).sort((a, b) => b - a)[places - 1] ?? 0
     /** The most that a user can have who is on no list. */
     const unseen = bounds + grown
+    const mostOf = ({ least, credit }: Row) => least - credit + unseen
     const last = users.at(-1)
     const decided =
       grown >= 0 &&
       (unseen === 0 || unseen < needed) &&
-      (rows.length < limit || last === undefined || last.least + unseen < needed)
-    if (decided) return users.filter((row) => row.least - row.credit + unseen >= needed).map(({ user }) => user)
+      (rows.length < limit || last === undefined || mostOf(last) < needed)
+    if (decided) return users.filter((row) => mostOf(row) >= needed).map(({ user }) => user)
     if (grown !== 0) void this.refresh(scope.tenant, listed)
     return null
   }
@@ -128,37 +139,44 @@ export class UserRanks {
 const isOver = ([level, start]: Span, now: Instant): boolean =>
   level !== DAY.id || start + DAY.seconds + LATE_SECONDS <= now / 1000
 
+/** The UTC day of an instant, as a span. */
+const dayOf = (at: Instant): Span => [DAY.id, Math.floor(at / 1000 / DAY.seconds) * DAY.seconds]
+
 function shortlistSql(rest: Parts) {
   const lists = `
-    SELECT ranked.1 AS user, ranked.2 AS events, list.3 AS bound
+    SELECT
+        ranked.1 AS user,
+        is_end AND user != ${LISTS} AS at_end,
+        if(at_end, 0, ranked.2) AS events,
+        toInt64(list.3) - if(at_end, ranked.2, 0) AS bound
     FROM
     (
-        SELECT argMax((users, events, bound, total), version) AS list
+        SELECT argMax((users, events, bound, total), version) AS list, level = ${DAY.id} AND start IN {ends:Array(UInt32)} AS is_end
         FROM user_ranks
         WHERE tenant = {tenant:UInt32} AND (level, start) IN {listed:Array(Tuple(UInt8, DateTime))}
         GROUP BY level, start
     )
     ARRAY JOIN arrayPushBack(arrayZip(list.1, list.2), (toUInt32(${LISTS}), list.4)) AS ranked
     UNION ALL
-    SELECT toUInt32(${FLEET}) AS user, ${EVENTS} AS events, toUInt64(0) AS bound
+    SELECT toUInt32(${FLEET}) AS user, 0 AS at_end, ${EVENTS} AS events, 0 AS bound
     FROM activity
     WHERE tenant = {tenant:UInt32} AND (level, bucket, start) IN {totals:Array(Tuple(UInt8, DateTime, DateTime))}
       AND assistant_no = 0` as const
   const spans = `
     UNION ALL
-    SELECT user_no AS user, events, toUInt64(0) AS bound
+    SELECT user_no AS user, 0 AS at_end, events, 0 AS bound
     FROM user_activity
     WHERE tenant = {tenant:UInt32} AND ${inSpans(rest, 'users')}` as const
   const raw = `
     UNION ALL
-    SELECT user_no AS user, toUInt64(1) AS events, toUInt64(0) AS bound
+    SELECT user_no AS user, 0 AS at_end, toUInt64(1) AS events, 0 AS bound
     FROM events
     WHERE tenant = {tenant:UInt32} AND ${inRaw(rest, { users: null })} AND events.user != ''` as const
   return tenantSql(`
-    SELECT user, sum(events) AS least, sum(bound) AS credit, count() AS rows
+    SELECT user, sum(events) AS least, sum(bound) AS credit
     FROM (${lists}${rest.spans.length > 0 ? spans : ''}${rest.raw.length > 0 ? raw : ''})
     GROUP BY user
-    ORDER BY user IN (${LISTS}, ${FLEET}) DESC, least DESC
+    ORDER BY user IN (${LISTS}, ${FLEET}) DESC, least - credit DESC
     LIMIT {limit:UInt32}`)
 }
 

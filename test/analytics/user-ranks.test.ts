@@ -38,6 +38,7 @@ const alike = Array.from({ length: 9_600 }, (_, n) => event(`alike ${n % 4_800}`
 let service: TestService
 let all: SentEvent[]
 let asked: string[] = []
+let sent: string[] = []
 let store: Store
 beforeAll(async () => {
   service = await startService({ now: NOW, makeStore: (to) => (store = new Store(to)) })
@@ -48,6 +49,7 @@ beforeAll(async () => {
   const read = store.read.bind(store)
   vi.spyOn(store, 'read').mockImplementation((...question) => {
     asked.push(question[1])
+    sent.push(question[2])
     return read(...question) as Promise<never[]>
   })
 }, 60_000)
@@ -56,6 +58,7 @@ afterAll(() => service.close())
 /** One question, whose answer must be that of the whole log, and the queries that it took. */
 async function queriesOf(question: Asked, hint = ''): Promise<string[]> {
   asked = []
+  sent = []
   await compare(service, new Reference(all, Date.parse(NOW)), 'users/top', question, hint)
   return asked
 }
@@ -111,6 +114,27 @@ describe('users/top from lists', () => {
     expect(await queriesOf({ ...WHOLE, limit: 3 })).toEqual(ALL)
     await makeLists(WHOLE)
     expect(await queriesOf({ ...WHOLE, limit: 3 })).toEqual(LISTS)
+  })
+
+  test('what is done at ragged ends is bounded by the lists of their days', async () => {
+    const ragged = { startDate: '2026-01-11T07:30:00.123Z', endDate: '2026-02-27T21:15', limit: 5 }
+    const fromLists = async () => {
+      await makeLists(ragged)
+      await makeLists({ startDate: '2026-01-11', endDate: '2026-01-12' })
+      await makeLists({ startDate: '2026-02-27', endDate: '2026-02-28' })
+      expect(await queriesOf(ragged)).toEqual(LISTS)
+      expect(sent[0]).not.toContain('FROM events')
+    }
+    await fromLists()
+    // First of all, and known of from nothing but the last hours of the range; and one who did as much just outside it.
+    const end = Date.parse('2026-02-27T21:15:00Z')
+    const within = Array.from({ length: 600 }, () => event('late riser', end - 1 - below(7_200_000)))
+    const outside = Array.from({ length: 600 }, () => event('too late', end + below(7_200_000)))
+    all = [...all, ...within, ...outside]
+    await service.store([...within, ...outside])
+    expect(await queriesOf(ragged)).toEqual(ALL)
+    await fromLists()
+    expect((await service.data('users/top', ragged))[0]).toMatchObject({ user: 'late riser', total: 600 })
   })
 
   test('a list is good for its own company and its own span only', async () => {
