@@ -170,11 +170,7 @@ export function inSpans({ spans }: Parts, rows: Rows) {
 const formOf = (spans: Parts['spans']) => (isOneRun(spans) ? 'range' : spans.length > LONGEST_LIST ? 'runs' : 'list')
 
 /** Whether all spans are of one level and follow each other. */
-const isOneRun = (spans: Parts['spans']): boolean =>
-  spans.length > 0 && spans.every(([level, start], at) => at === 0 || isNext(spans[at - 1] as Parts['spans'][0], level, start))
-
-const isNext = ([level, start]: Parts['spans'][0], nextLevel: number, nextStart: number): boolean =>
-  level === nextLevel && start + secondsOf(level) === nextStart
+const isOneRun = (spans: Parts['spans']): boolean => runsOf(spans).length === 1
 
 /**
  * The condition that raw events are those of the parts' ranges, MAX_RAW at most; its parameters come from `partParams`.
@@ -393,13 +389,14 @@ export function partParams({ raw }: Parts, { assistants, users }: Pick<Scope, 'a
 /** Query parameters of `inSpans`. */
 export function spanParams({ spans }: Parts, rows: Rows): Record<string, number | TupleParam[]> {
   const form = formOf(spans)
+  const runs = runsOf(spans)
   if (form === 'range') {
-    const [[level, first], [, last]] = [spans[0], spans.at(-1)] as [Parts['spans'][0], Parts['spans'][0]]
-    const range = { level, startFrom: first, startTo: last + secondsOf(level) }
-    return rows === 'assistants' ? { ...range, bucketFrom: bucketOf(level, first), bucketTo: bucketOf(level, last) } : range
+    const [level, from, to, seconds] = runs[0] as (typeof runs)[0]
+    const range = { level, startFrom: from, startTo: to }
+    return rows === 'assistants' ? { ...range, bucketFrom: bucketOf(level, from), bucketTo: bucketOf(level, to - seconds) } : range
   }
   if (form === 'runs') {
-    return { runs: runsOf(spans).map(([level, ...run]) => new TupleParam([level, ...run, bucketSeconds(level)])) }
+    return { runs: runs.map(([level, ...run]) => new TupleParam([level, ...run, bucketSeconds(level)])) }
   }
   return {
     spans: spans.map(([level, start]) =>
