@@ -8,9 +8,9 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { ClickHouseClient } from '@clickhouse/client'
-import { COARSE } from '../src/analytics/levels.ts'
+import { SEALED } from '../src/analytics/levels.ts'
 import { Store } from '../src/clickhouse/store.ts'
-import { Seals } from '../src/ingest/seals.ts'
+import { mergeRollups, Seals } from '../src/ingest/seals.ts'
 import { createLog } from '../src/log.ts'
 import { migrateDatabase } from '../src/service.ts'
 import { say, seconds, type Connection } from './support.ts'
@@ -136,8 +136,8 @@ export function newFleet(events: number): Fleet {
 /** Makes the fleet in a database without any tables, seals what is due, and waits until ClickHouse has merged. */
 export async function generate(connection: Connection, admin: ClickHouseClient, fleet: Fleet): Promise<Generated> {
   await migrateDatabase(connection, connection.database, createLog('silent'))
-  // Before the fleet there is nothing, so that the coarse levels are complete up to its start.
-  const sealed = COARSE.map(({ id, seconds: length }) => [id, Math.floor(fleet.start / 1000 / length) * length])
+  // Before the fleet there is nothing, so that what is sealed is complete up to its start.
+  const sealed = SEALED.map(({ id, seconds: length }) => [id, Math.floor(fleet.start / 1000 / length) * length])
   await admin.insert({ table: 'seals', values: sealed, format: 'JSONCompactEachRow' })
   for (const query of NAMES) await admin.command({ query })
 
@@ -169,13 +169,14 @@ export async function generate(connection: Connection, admin: ClickHouseClient, 
   }
 }
 
-/** Seals every span that is over, with the service's own code. */
+/** Seals every span that is over and merges, with the service's own code, as it does every day. */
 async function seal(connection: Connection): Promise<void> {
   const store = new Store({ ...connection, queryTimeoutSeconds: 600, queryMemoryMb: 8_192 })
   try {
     const seals = new Seals(store, Date.now)
     await seals.load()
     while (await seals.advance());
+    await mergeRollups(store)
   } finally {
     await store.close()
   }

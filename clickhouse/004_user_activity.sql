@@ -57,7 +57,8 @@ FROM
         output_tokens AS output,
         timestamp AS at,
         toUnixTimestamp(timestamp) AS second,
-        arrayJoin(arraySlice([(2, 86400), (3, 345600), (4, 1382400), (5, 5529600)], 1, 1 + late_levels)
+        -- The first of the late levels are the pieces of days, which are the fleet's alone.
+        arrayJoin(arraySlice([(2, 86400), (3, 345600), (4, 1382400), (5, 5529600)], 1, greatest(late_levels, 1))
             ::Array(Tuple(UInt8, UInt32))) AS spot,
         spot.2 AS seconds
     FROM events

@@ -3,9 +3,22 @@
  * or users over each of a list of ranges, exact to the millisecond.
  */
 import { TupleParam } from '@clickhouse/client'
-import { AS_WRITTEN, dateTime64, tenantSql, type Asker, type Store } from '../clickhouse/store.ts'
+import { AS_WRITTEN, dateTime64, tenantSql, TWO_THREADS, type Asker, type Store } from '../clickhouse/store.ts'
 import { MIN_INSTANT, type Instant } from '../time/calendar.ts'
-import { ACROSS_LEVELS, COARSE, cut, DAY, FLEET_LEVELS, type Level, type Parts, type Range, type RollupTable, type SealedUntil } from './levels.ts'
+import {
+  ASSISTANT_LEVELS,
+  cut,
+  DAY,
+  endOf,
+  FLEET_LEVELS,
+  LEVEL_OF,
+  SPLIT_DAY,
+  type Level,
+  type Parts,
+  type Range,
+  type RollupTable,
+  type SealedUntil,
+} from './levels.ts'
 
 /** Sums and distinct users of one range, as ClickHouse returns them. */
 export interface TotalsRow {
@@ -279,8 +292,9 @@ const totalOf = (found: ReadonlyMap<number, TotalsRow>, range: Range): TotalsRow
 
 /** The rows that the figures of some ranges are summed from. */
 function sourceOf(scope: Scope, ranges: readonly Range[]) {
-  const byDay = isBestByDay(scope, ranges) ? { ...scope, sealedUntil: [] } : scope
-  const parts = partsOf(byDay, 'activity', ranges, scope.users ? [] : FLEET_LEVELS)
+  const byDay = isBestByDay(scope, ranges) ? { ...scope, sealedUntil: scope.sealedUntil.slice(0, 1) } : scope
+  const levels = scope.users ? [] : scope.assistants ? ASSISTANT_LEVELS : FLEET_LEVELS
+  const parts = partsOf(byDay, 'activity', ranges, levels)
   const of = scope.assistants ? 'assistants' : 'fleet'
   const rows = scope.assistants ?? [WHOLE_FLEET]
   const raw = `
@@ -323,7 +337,7 @@ const DAY_MS = DAY.seconds * 1000
 function settingsOf({ users }: Scope, spans: Parts['spans']) {
   // What some users did is read by projection, and may be much.
   if (users) return {}
-  return spans.length > ONE_THREAD ? { ...AS_WRITTEN, max_threads: 2 } : AS_WRITTEN
+  return spans.length > ONE_THREAD ? { ...AS_WRITTEN, ...TWO_THREADS } : AS_WRITTEN
 }
 
 /** More spans than this have so many users to put together that two threads are faster: 67 ms instead of 86 for 1,800. */
@@ -391,13 +405,11 @@ export function spanParams({ spans }: Parts, rows: Rows): Record<string, number 
   const form = formOf(spans)
   const runs = runsOf(spans)
   if (form === 'range') {
-    const [level, from, to, seconds] = runs[0] as (typeof runs)[0]
+    const [level, from, to] = runs[0] as Run
     const range = { level, startFrom: from, startTo: to }
-    return rows === 'assistants' ? { ...range, bucketFrom: bucketOf(level, from), bucketTo: bucketOf(level, to - seconds) } : range
+    return rows === 'assistants' ? { ...range, bucketFrom: bucketOf(level, from), bucketTo: bucketOf(level, to - secondsOf(level)) } : range
   }
-  if (form === 'runs') {
-    return { runs: runs.map(([level, ...run]) => new TupleParam([level, ...run, bucketSeconds(level)])) }
-  }
+  if (form === 'runs') return { runs: runs.flatMap(evenRuns).map((run) => new TupleParam(run)) }
   return {
     spans: spans.map(([level, start]) =>
       new TupleParam(rows === 'assistants' ? [level, bucketOf(level, start), start] : [level, start]),
@@ -412,16 +424,17 @@ function bucketOf(level: number, start: number): number {
   return seconds === 0 ? 0 : start - (start % seconds)
 }
 
-/** Spans of a level that follow each other, together: level, start of the first, end of the last, length of each. */
-function runsOf(spans: Parts['spans']): Array<[level: number, start: number, end: number, seconds: number]> {
-  const runs: Array<[number, number, number, number]> = []
-  const latest = new Map<number, [number, number, number, number]>()
+type Run = [level: number, start: number, end: number]
+
+/** Spans of a level that follow each other, together: level, start of the first, end of the last. */
+function runsOf(spans: Parts['spans']): Run[] {
+  const runs: Run[] = []
+  const latest = new Map<number, Run>()
   for (const [level, start] of spans) {
-    const seconds = secondsOf(level)
     const run = latest.get(level)
-    if (run?.[2] === start) run[2] += seconds
+    if (run?.[2] === start) run[2] = endOf(level, start)
     else {
-      const next: [number, number, number, number] = [level, start, start + seconds, seconds]
+      const next: Run = [level, start, endOf(level, start)]
       latest.set(level, next)
       runs.push(next)
     }
@@ -429,7 +442,13 @@ function runsOf(spans: Parts['spans']): Array<[level: number, start: number, end
   return runs
 }
 
+/** A run as `SPANS.runs` wants it, with the seconds of a span and of its bucket; pieces of days are of two lengths, so each is a run. */
+function evenRuns([level, from, to]: Run): number[][] {
+  if (level <= SPLIT_DAY.id) return [[level, from, to, secondsOf(level), bucketSeconds(level)]]
+  const runs: number[][] = []
+  for (let start = from; start < to; start = endOf(level, start)) runs.push([level, start, start + 1, 1, 0])
+  return runs
+}
+
 /** The length of a level's spans. */
 export const secondsOf = (level: number): number => LEVEL_OF.get(level)?.seconds as number
-
-const LEVEL_OF = new Map([...FLEET_LEVELS, ...ACROSS_LEVELS, ...COARSE].map((level) => [level.id, level]))

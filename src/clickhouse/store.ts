@@ -116,8 +116,16 @@ export const FEW_ROWS: ClickHouseSettings = { max_threads: 1, optimize_use_proje
  */
 export const AS_WRITTEN: ClickHouseSettings = { ...FEW_ROWS, query_plan_enable_optimizations: 0 }
 
+/** A second thread from 1 MiB on. By default it takes 24 MiB, and 500 assistants in a table of a single part 88 ms instead of 57. */
+export const TWO_THREADS: ClickHouseSettings = {
+  max_threads: 2,
+  merge_tree_min_rows_for_concurrent_read: '4096',
+  merge_tree_min_bytes_for_concurrent_read: '1048576',
+}
+
 /** For queries about each of many assistants or users, by time alone: 87 ms instead of 131 with ragged ends, 63 instead of 68. */
 export const MANY_ROWS: ClickHouseSettings = {
+  ...TWO_THREADS,
   optimize_use_projections: 0,
   optimize_move_to_prewhere: 0,
   use_uncompressed_cache: 1,
@@ -386,8 +394,13 @@ export class Store {
     return this.#change(table, `UPDATE ${columns} WHERE ${where}`, params)
   }
 
+  /** What makes a statement that is sent to one server reach all of them, where Keeper is there to see to that. */
+  get #onCluster(): string {
+    return this.#cluster?.urls.length === 0 ? ` ON CLUSTER ${this.#cluster.name}` : ''
+  }
+
   async #change(table: string, change: string, params: Record<string, unknown>): Promise<void> {
-    const on = this.#cluster?.urls.length === 0 ? ` ON CLUSTER ${this.#cluster.name}` : ''
+    const on = this.#onCluster
     if (on) {
       // A statement for a server that is down stays in Keeper's queue, and would delete later what has been written anew
       // by then. So first one that does no harm, which fails where a server is missing.
@@ -402,6 +415,24 @@ export class Store {
         query_params: params,
         clickhouse_settings: { mutations_sync: '1', wait_end_of_query: 1 },
       })
+    }
+  }
+
+  /**
+   * Merges all parts of a table into one, on every server where they take up to so many bytes together; returns when that
+   * is done. Questions and inserts go on meanwhile.
+   */
+  async mergeParts(table: string, maxBytes: number): Promise<void> {
+    const local = this.#cluster ? localTable(table) : table
+    for (const server of this.#servers) {
+      const result = await server.query({
+        query: `SELECT count() > 1 AND sum(bytes_on_disk) <= {maxBytes:UInt64} AS due FROM system.parts
+          WHERE active AND database = currentDatabase() AND table = {local:String}`,
+        query_params: { local, maxBytes },
+        format: 'JSONEachRow',
+      })
+      const [parts] = await result.json<{ due: number }>()
+      if (parts?.due) await server.command({ query: `OPTIMIZE TABLE ${local}${this.#onCluster} FINAL`, clickhouse_settings: { wait_end_of_query: 1 } })
     }
   }
 

@@ -8,11 +8,11 @@
  * whoever comes next goes on from there: after a kill, or another instance, which then does every other step.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { COARSE, DAY, type RollupTable } from '../analytics/levels.ts'
+import { DAY, SEALED, SPLIT_DAY, type RollupTable } from '../analytics/levels.ts'
 import type { Store } from '../clickhouse/store.ts'
 import type { Log } from '../log.ts'
 import { rewriteDays, type Exclusive, type Place } from './reconcile.ts'
-import { sealFrom, type Seals } from './seals.ts'
+import { sealFrom, splitDay, type Seals } from './seals.ts'
 
 /** The lane is held for so much at a time: a second or two. */
 const STEP_EVENTS = 100_000
@@ -143,10 +143,10 @@ export class Rebuilds {
     this.#events.done += events
   }
 
-  /** The next span of a coarse level, written from its days; spans that are not sealed yet come with their seal. */
+  /** The next span of a sealed level, written from its days; spans that are not sealed yet come with their seal. */
   async #writeSpan(rollup: RollupTable, position: Position, seals: Seals): Promise<void> {
-    for (const [at, level] of COARSE.entries()) {
-      if (level.id < position.key) continue
+    for (const level of SEALED.toSorted((a, b) => a.id - b.id)) {
+      if (level.id < position.key || (level === SPLIT_DAY && rollup !== 'activity')) continue
       const [next] = await this.#store.readInternal<{ first: number; rows: number }>(
         'rebuild_span',
         `SELECT toUInt32(toUnixTimestamp(min(start))) AS first, count() AS rows FROM ${rollup}
@@ -154,12 +154,13 @@ export class Rebuilds {
         {
           seconds: level.seconds,
           from: level.id === position.key ? position.start + level.seconds : 0,
-          until: seals.sealedUntil[at] ?? 0,
+          until: seals.sealedUntil[SEALED.indexOf(level)] ?? 0,
         },
       )
       if (!next || next.rows === 0) continue
       const start = next.first - (next.first % level.seconds)
-      await sealFrom(this.#store, { table: rollup, level: level.id, from: start, below: DAY.id })
+      if (level === SPLIT_DAY) await splitDay(this.#store, { from: start })
+      else await sealFrom(this.#store, { table: rollup, level: level.id, from: start, below: DAY.id })
       await this.#record(rollup, { ...position, key: level.id, start })
       return
     }

@@ -8,9 +8,9 @@
  */
 import { SettingsMap } from '@clickhouse/client'
 import { randomUUID } from 'node:crypto'
-import { ACROSS_LEVELS, COARSE, DAY, FLEET_LEVELS, QUARTER, type RollupTable } from '../analytics/levels.ts'
+import { ACROSS_LEVELS, ASSISTANT_LEVELS, COARSE, CUTS, DAY, QUARTER, SEALED, SPLIT_DAY, type RollupTable } from '../analytics/levels.ts'
 import { dateTime64, type Store } from '../clickhouse/store.ts'
-import { sealFrom, type Seals } from './seals.ts'
+import { PIECES, sealFrom, splitDay, type Seals } from './seals.ts'
 
 /** A day of one tenant (a span, for a coarse level) in which a rollup does not say what its source says. */
 export interface Drift {
@@ -20,7 +20,7 @@ export interface Drift {
   start: number
   /** Such as `activity level 0 by assistant`. */
   rollup: string
-  /** Events by the source (the raw log, or the day rows for a coarse level) and by the rollup; where they are equal, another figure differs. */
+  /** Events by the source (the raw log, or finer rows for a level that is sealed) and by the rollup; where they are equal, another figure differs. */
   sourceEvents: number
   rollupEvents: number
 }
@@ -39,9 +39,9 @@ const STRETCH_SECONDS = 16 * DAY.seconds
 const COARSE_STRETCH_SECONDS = 128 * DAY.seconds
 const MAX_DRIFT = 10_000
 
-const COARSE_IDS: readonly number[] = COARSE.map(({ id }) => id)
+const SEALED_IDS: readonly number[] = SEALED.map(({ id }) => id)
 /** Rows that come from raw events alone. */
-const IS_FINE = `level NOT IN (${COARSE_IDS.join(', ')})`
+const IS_FINE = `level NOT IN (${SEALED_IDS.join(', ')}) AND level < ${SPLIT_DAY.id}`
 
 interface DayRow {
   tenant: number
@@ -56,7 +56,7 @@ interface Rollup {
   readonly name: string
   readonly table: RollupTable
   readonly level: number
-  readonly by: 'fleet' | 'assistant' | 'user'
+  readonly by: keyof typeof KEYS
 }
 
 /** Users whose removal is under way are in some tables still and in others not (src/ingest/removals.ts). */
@@ -79,6 +79,15 @@ const KEYS = {
     users: { raw: 'uniqExact(user_no)', stored: 'groupBitmapMerge(users)' },
     assistants: { raw: 'uniqExact(assistant_no)', stored: 'length(groupUniqArrayArray(assistants))' },
   },
+  piece: {
+    key: { raw: `(${PIECES.level}, ${PIECES.start})`, stored: '(level, start)' },
+    only: 'assistant_no = 0',
+    ranked: 'a + b + c + d',
+    named: '',
+    settled: '',
+    users: { raw: 'groupBitmapMerge(users)', stored: 'groupBitmapMerge(users)' },
+    assistants: { raw: 'length(groupUniqArrayArray(assistants))', stored: 'length(groupUniqArrayArray(assistants))' },
+  },
   assistant: {
     key: { raw: 'assistant_no', stored: 'assistant_no' },
     only: 'assistant_no > 0',
@@ -99,8 +108,11 @@ const KEYS = {
   },
 } as const
 
+/** The fleet's pieces of days, compared with its quarters of an hour. */
+const OF_PIECES: Rollup = { name: 'activity pieces of days of the fleet', table: 'activity', level: SPLIT_DAY.id, by: 'piece' }
+
 const ROLLUPS: readonly Rollup[] = [
-  ...FLEET_LEVELS.map(({ id }) => ({ name: `activity level ${id} of the fleet`, table: 'activity', level: id, by: 'fleet' }) as const),
+  ...ASSISTANT_LEVELS.map(({ id }) => ({ name: `activity level ${id} of the fleet`, table: 'activity', level: id, by: 'fleet' }) as const),
   ...[...ACROSS_LEVELS, DAY].map(({ id }) => ({ name: `activity level ${id} by assistant`, table: 'activity', level: id, by: 'assistant' }) as const),
   { name: `user_activity level ${DAY.id}`, table: 'user_activity', level: DAY.id, by: 'user' },
 ]
@@ -111,8 +123,9 @@ const COARSE_ROLLUPS: readonly Rollup[] = COARSE.flatMap(({ id }) => [
   { name: `user_activity level ${id}`, table: 'user_activity', level: id, by: 'user' } as const,
 ])
 
+/** `times`: how often the rows hold each event. */
 const perDay = (rows: string) => `
-  SELECT tenant, day, sum(a + b + c + d) AS events,
+  SELECT tenant, day, toUInt64(sum(a + b + c + d) / {times:UInt8}) AS events,
     toString(groupBitXor(cityHash64(key, a, b, c, d, ranked, cost, input, output, last, users, assistants))) AS checksum
   FROM (${rows}) GROUP BY tenant, day`
 
@@ -124,19 +137,25 @@ const rawRows = ({ by }: Rollup) => `
     toUnixTimestamp64Milli(max(timestamp)) AS last, count() AS ranked,
     toUInt64(${KEYS[by].users.raw}) AS users, toUInt64(${KEYS[by].assistants.raw}) AS assistants
   FROM events
-  WHERE timestamp >= {from:DateTime64(3, 'UTC')} AND timestamp < {to:DateTime64(3, 'UTC')}${KEYS[by].named}
+  WHERE ${inRange('timestamp')}${KEYS[by].named}
   GROUP BY tenant, day, key`
 
-const storedRows = ({ table, by }: Rollup) => `
-  SELECT tenant, toUInt32(intDiv(toUnixTimestamp(start), {seconds:UInt32}) * {seconds:UInt32}) AS day, ${KEYS[by].key.stored} AS key,
+const sumRows = ({ by }: Rollup, key: string, source: string) => `
+  SELECT tenant, toUInt32(intDiv(toUnixTimestamp(start), {seconds:UInt32}) * {seconds:UInt32}) AS day, ${key} AS key,
     sum(incoming_messages) AS a, sum(outgoing_messages) AS b, sum(tasks_initiated) AS c, sum(tasks_completed) AS d,
     sum(cost_nanos) AS cost, sum(input_tokens) AS input, sum(output_tokens) AS output,
     toUnixTimestamp64Milli(max(last_at)) AS last, ${KEYS[by].ranked} AS ranked,
     toUInt64(${KEYS[by].users.stored}) AS users, toUInt64(${KEYS[by].assistants.stored}) AS assistants
-  FROM ${table}
-  WHERE level = {level:UInt8} AND ${KEYS[by].only}${KEYS[by].settled}
-    AND start >= {from:DateTime64(3, 'UTC')} AND start < {to:DateTime64(3, 'UTC')}
+  FROM ${source}
   GROUP BY tenant, day, key`
+
+const storedRows = (rollup: Rollup) => {
+  const { key, only, settled } = KEYS[rollup.by]
+  const ofLevel = `level ${rollup === OF_PIECES ? '>' : '='} {level:UInt8}`
+  return sumRows(rollup, key.stored, `${rollup.table} WHERE ${ofLevel} AND ${only}${settled} AND ${inRange('start')}`)
+}
+
+const inRange = (time: string) => `${time} >= {from:DateTime64(3, 'UTC')} AND ${time} < {to:DateTime64(3, 'UTC')}`
 
 /** An instant in seconds, moved to a multiple of `seconds`. */
 const whole = (ms: number, seconds: number, round: (x: number) => number) => round(ms / 1000 / seconds) * seconds
@@ -179,7 +198,7 @@ export async function reconcile(
       if (!days.some((day) => day >= at && day < until)) continue
       await exclusive(async () => {
         const compared = await Promise.all(rollups.map((rollup) => compare(store, rollup, seconds, at, until)))
-        if (seconds === DAY.seconds) result.days += compared[0]?.days ?? 0
+        if (rollups === ROLLUPS) result.days += compared[0]?.days ?? 0
         const found = compared.flatMap(({ drift }) => drift)
         result.drift.push(...found)
         if (!repair || found.length === 0) return
@@ -193,11 +212,12 @@ export async function reconcile(
   const first = Math.max(from, (days[0] ?? 0) * 1000, horizon)
   const last = Math.min(to, ((days.at(-1) ?? 0) + DAY.seconds) * 1000)
   await compareAll(ROLLUPS, DAY.seconds, whole(first, DAY.seconds, Math.floor), whole(last, DAY.seconds, Math.ceil))
-  for (const [index, level] of COARSE.entries()) {
+  for (const [index, level] of SEALED.entries()) {
     // A span that begins before the horizon is not read any more.
     const start = Math.max(whole(first, level.seconds, Math.floor), whole(horizon, level.seconds, Math.ceil))
     const end = Math.min(whole(last, level.seconds, Math.ceil), seals.sealedUntil[index] ?? 0)
-    await compareAll(COARSE_ROLLUPS.filter((rollup) => rollup.level === level.id), level.seconds, start, end)
+    const rollups = [OF_PIECES, ...COARSE_ROLLUPS].filter((rollup) => rollup.level === level.id)
+    await compareAll(rollups, level.seconds, start, end)
   }
   return result
 }
@@ -227,13 +247,18 @@ async function occupiedDays(store: Store, from: number, to: number): Promise<num
 }
 
 async function compare(store: Store, rollup: Rollup, seconds: number, from: number, to: number) {
-  const params = { seconds, from: dateTime64(from * 1000), to: dateTime64(to * 1000) }
-  // A coarse level is summed from the day rows, which are compared with the raw log themselves.
-  const isCoarse = COARSE_IDS.includes(rollup.level)
+  const params = { seconds, from: dateTime64(from * 1000), to: dateTime64(to * 1000), times: rollup === OF_PIECES ? CUTS.length : 1 }
+  const readSource = () => {
+    // Levels that are sealed are summed from finer rows, which are compared with the raw log themselves.
+    if (rollup === OF_PIECES) {
+      const rows = sumRows(OF_PIECES, KEYS.piece.key.raw, `${PIECES.source} AND ${inRange('start')}`)
+      return store.readInternal<DayRow>('reconcile_quarters', perDay(rows), params)
+    }
+    if (!SEALED_IDS.includes(rollup.level)) return store.readInternal<DayRow>('reconcile_raw', perDay(rawRows(rollup)), params)
+    return store.readInternal<DayRow>('reconcile_days', perDay(storedRows(rollup)), { ...params, level: DAY.id })
+  }
   const [source, stored] = await Promise.all([
-    isCoarse
-      ? store.readInternal<DayRow>('reconcile_days', perDay(storedRows(rollup)), { ...params, level: DAY.id })
-      : store.readInternal<DayRow>('reconcile_raw', perDay(rawRows(rollup)), params),
+    readSource(),
     store.readInternal<DayRow>('reconcile_rollup', perDay(storedRows(rollup)), { ...params, level: rollup.level }),
   ])
   const rollupDays = new Map(stored.map((row) => [`${row.tenant}/${row.day}`, row]))
@@ -267,7 +292,7 @@ async function rewrite(store: Store, rollups: readonly Rollup[], drift: readonly
   const spans = new Map<string, { table: RollupTable; level: number; from: number; tenants: Set<number> }>()
   for (const { rollup: name, tenant, start } of drift) {
     const { table, level } = byName.get(name) as Rollup
-    if (COARSE_IDS.includes(level)) {
+    if (SEALED_IDS.includes(level)) {
       const span = spans.get(`${table}/${level}/${start}`) ?? { table, level, from: start, tenants: new Set() }
       spans.set(`${table}/${level}/${start}`, span)
       span.tenants.add(tenant)
@@ -282,7 +307,10 @@ async function rewrite(store: Store, rollups: readonly Rollup[], drift: readonly
     const all = [...places.values()]
     for (let at = 0; at < all.length; at += REWRITE_DAYS) await rewriteDays(store, table, all.slice(at, at + REWRITE_DAYS))
   }
-  for (const { tenants, ...span } of spans.values()) await sealFrom(store, { ...span, below: DAY.id, tenants: [...tenants] })
+  for (const { tenants, ...span } of spans.values()) {
+    if (span.level === SPLIT_DAY.id) await splitDay(store, { from: span.from, tenants: [...tenants] })
+    else await sealFrom(store, { ...span, below: DAY.id, tenants: [...tenants] })
+  }
 }
 
 /** So many days of tenants are deleted and written anew together. */

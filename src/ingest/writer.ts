@@ -16,7 +16,7 @@ import { LONGEST_INSERT_MS, type Lane } from './lane.ts'
 import { Numbers } from './numbers.ts'
 import type { Removals } from './removals.ts'
 import type { Retention } from './retention.ts'
-import type { Seals } from './seals.ts'
+import { mergeRollups, type Seals } from './seals.ts'
 
 interface Waiting {
   readonly batch: Batch
@@ -176,7 +176,10 @@ export class Writer {
         const turn = await lane.enter()
         if (!turn.kept || this.#behind || seals.doubtful) await this.#catchUp()
         // While spans are due they follow each other, but callers that wait go first.
-        if (sealing && (await seals.advance())) sealAt = 0
+        if (sealing && (await seals.advance())) {
+          sealAt = 0
+          if (!seals.due) this.#merge()
+        }
         await this.#upkeep.shift()?.()
         await this.#gather()
         const group = this.#takeGroup()
@@ -188,6 +191,14 @@ export class Writer {
       }
     }
     await lane.leave().catch(() => {})
+  }
+
+  /** Beside the lane. What fails is done the next day. */
+  #merge(): void {
+    const { store, log } = this.#options
+    mergeRollups(store).catch((error: unknown) => {
+      if (!this.#closing) log('warn', 'the parts of the rollups could not be merged', { error: reasonOf(error) })
+    })
   }
 
   get #idle(): boolean {

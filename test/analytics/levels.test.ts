@@ -3,28 +3,41 @@ import { array, assert, constantFrom, integer, oneof, property, tuple } from 'fa
 import { describe, expect, test } from 'vitest'
 import {
   ACROSS_LEVELS,
+  ASSISTANT_LEVELS,
   COARSE,
   cut,
+  CUTS,
   DAY,
   DAY_ACROSS,
+  endOf,
   FLEET_LEVELS,
   lateLevels,
   QUARTER,
+  SEALED,
+  SPLIT_DAY,
+  splitLevel,
   THREE_HOURS,
   USER_LEVELS,
   type Parts,
   type Range,
 } from '../../src/analytics/levels.ts'
 import { cutAll } from '../../src/analytics/totals.ts'
+import { periodsBetween } from '../../src/time/calendar.ts'
 
 const LEVELS = [QUARTER, THREE_HOURS, DAY, DAY_ACROSS, ...COARSE]
 const DAY_MS = 86_400_000
 const MAX_INSTANT = 4_102_444_800_000
-const SETS = { fleet: FLEET_LEVELS, across: ACROSS_LEVELS, user: USER_LEVELS, none: [] }
+const SETS = { fleet: FLEET_LEVELS, assistant: ASSISTANT_LEVELS, across: ACROSS_LEVELS, user: USER_LEVELS, none: [] }
 
 /** Spans and raw ranges as one list of ranges in the order of time. */
 function pieces({ spans, raw }: Parts): Range[] {
   const ofSpans = spans.map(([id, start]) => {
+    const quarters = id - SPLIT_DAY.id
+    if (quarters > 0) {
+      const [midnight, noon] = [Math.floor(start / 86_400) * 86_400, Math.floor(start / 86_400) * 86_400 + quarters * 900]
+      if (!CUTS.includes(quarters) || (start !== midnight && start !== noon)) throw new Error(`no piece of ${id} starts at ${start}`)
+      return { from: start * 1000, to: (start === midnight ? noon : midnight + 86_400) * 1000 }
+    }
     const level = LEVELS.find((candidate) => candidate.id === id)
     if (!level) throw new Error(`there is no level ${id}`)
     if (start % level.seconds !== 0) throw new Error(`a span of ${level.seconds} s starts at ${start}`)
@@ -57,12 +70,11 @@ const length = oneof(
   tuple(constantFrom(...LEVELS), integer({ min: 1, max: 40 })).map(([level, count]) => level.seconds * 1000 * count),
 )
 const range = tuple(instant, length).map(([from, ms]): Range => ({ from, to: from + ms }))
-/** How far the coarse levels are sealed: each a multiple of its span, none further than the level below. */
-const sealed = tuple(integer({ min: 0, max: 12_000 }), integer({ min: 0, max: 20 }), integer({ min: 0, max: 20 })).map(
-  ([fours, lag, lagOfLag]) => {
-    const first = fours * 4 * 86_400
-    const second = Math.max(0, Math.floor(first / (16 * 86_400)) - lag) * 16 * 86_400
-    return [first, second, Math.max(0, Math.floor(second / (64 * 86_400)) - lagOfLag) * 64 * 86_400]
+/** How far the levels are sealed: each a multiple of its span, none further than the one before. */
+const sealed = tuple(integer({ min: 0, max: 48_000 }), array(integer({ min: 0, max: 20 }), { minLength: 4, maxLength: 4 })).map(
+  ([days, lags]) => {
+    let until = days * 86_400
+    return SEALED.map(({ seconds }, at) => (until = Math.max(0, Math.floor(until / seconds) - (lags[at] ?? 0)) * seconds))
   },
 )
 const levels = constantFrom(...Object.values(SETS))
@@ -78,25 +90,57 @@ describe('cut', () => {
     )
   })
 
-  test('only levels that may be used, and of the coarse ones no span that is not sealed', () => {
+  test('only levels that may be used, and no span of those that are sealed where its day or itself is not', () => {
     assert(
       property(range, levels, sealed, (asked, usable, sealedUntil) => {
         for (const [id, start] of cut(asked, usable, sealedUntil).spans) {
-          const coarse = COARSE.findIndex((level) => level.id === id)
-          const end = start + (COARSE[coarse]?.seconds ?? 0)
-          const usableSpan = coarse === -1 ? usable.some((level) => level.id === id) : end <= (sealedUntil[coarse] ?? 0)
-          if (!usableSpan) throw new Error(`a span of level ${id} from ${start} may not be used`)
+          const level = SEALED.findIndex((candidate) => candidate.id === Math.min(id, SPLIT_DAY.id))
+          const seconds = SEALED[level]?.seconds ?? 1
+          const isSealed = Math.floor(start / seconds) * seconds + seconds <= (sealedUntil[level] ?? Infinity)
+          const mayBe = usable.some((candidate) => candidate.id === Math.min(id, SPLIT_DAY.id)) || COARSE.some((candidate) => candidate.id === id)
+          if (!isSealed || !mayBe) throw new Error(`a span of level ${id} from ${start} may not be used`)
         }
       }),
       { numRuns: 2_000 },
     )
   })
 
+  test('a day that begins at a cut is two pieces, of any time zone there is', () => {
+    const sealedUntil = SEALED.map(({ seconds }) => Math.floor(4e9 / seconds) * seconds)
+    for (const timezone of Intl.supportedValuesOf('timeZone')) {
+      const days = periodsBetween('day', Date.parse('2026-01-01'), Date.parse('2027-01-01'), timezone).slice(1, -1)
+      for (const { from, to } of days) {
+        const { spans, raw } = cut({ from, to }, FLEET_LEVELS, sealedUntil)
+        expect(raw).toEqual([])
+        expect(spans.length).toBeLessThanOrEqual(2)
+      }
+    }
+  })
+
+  test('a range that begins and ends anywhere is two pieces, its days, and three quarters of an hour or so at either end', () => {
+    const sealedUntil = SEALED.map(({ seconds }) => Math.floor(4e9 / seconds) * seconds)
+    assert(
+      property(integer({ min: 1.6e12, max: 1.8e12 }), integer({ min: DAY_MS, max: 90 * DAY_MS }), (from, ms) => {
+        const { spans } = cut({ from, to: from + ms }, FLEET_LEVELS, sealedUntil)
+        expect(spans.filter(([id]) => id > SPLIT_DAY.id).length).toBeLessThanOrEqual(2)
+        expect(spans.filter(([id]) => id < DAY.id).length).toBeLessThanOrEqual(2 * 4)
+      }),
+      { numRuns: 2_000 },
+    )
+  })
+
+  test('the pieces of a level follow each other without end', () => {
+    const level = splitLevel(73)
+    const starts = [20_000 * 86_400]
+    for (let at = 0; at < 5; at++) starts.push(endOf(level, starts.at(-1) as number))
+    expect(starts.map((start) => start / 900 - 20_000 * 96)).toEqual([0, 73, 96, 169, 192, 265])
+  })
+
   test('raw events are read for less than a span of the finest level at either end', () => {
     assert(
       property(
         range,
-        constantFrom(FLEET_LEVELS, ACROSS_LEVELS, USER_LEVELS),
+        constantFrom(FLEET_LEVELS, ASSISTANT_LEVELS, ACROSS_LEVELS, USER_LEVELS),
         sealed,
         (asked, usable, sealedUntil) => {
           const finest = (usable[0]?.seconds ?? 0) * 1000
@@ -113,7 +157,7 @@ describe('cut', () => {
   test('never more spans than a level needs: three of each at an end, and what is not sealed', () => {
     assert(
       property(range, (asked) => {
-        const everything = COARSE.map(({ seconds }) => Math.floor(6e9 / seconds) * seconds)
+        const everything = SEALED.map(({ seconds }) => Math.floor(6e9 / seconds) * seconds)
         const { spans } = cut(asked, FLEET_LEVELS, everything)
         const count = (id: number) => spans.filter(([level]) => level === id).length
         expect(count(0)).toBeLessThanOrEqual(2 * 11)
@@ -124,7 +168,7 @@ describe('cut', () => {
   })
 
   test('any 90 whole days that are sealed are 16 spans at most', () => {
-    const sealedUntil = COARSE.map(({ seconds }) => Math.floor(4e9 / seconds) * seconds)
+    const sealedUntil = SEALED.map(({ seconds }) => Math.floor(4e9 / seconds) * seconds)
     // The pattern of spans repeats every 64 days.
     const counts = Array.from({ length: 64 }, (_, day) => {
       const from = (20_000 + day) * DAY_MS
@@ -141,8 +185,8 @@ describe('cut', () => {
   })
 
   test('an empty range has no parts', () => {
-    expect(cut({ from: 1_000, to: 1_000 }, FLEET_LEVELS, [0, 0, 0])).toEqual({ spans: [], raw: [] })
-    expect(cut({ from: 1_000, to: 999 }, FLEET_LEVELS, [0, 0, 0])).toEqual({ spans: [], raw: [] })
+    expect(cut({ from: 1_000, to: 1_000 }, FLEET_LEVELS, [0, 0, 0, 0])).toEqual({ spans: [], raw: [] })
+    expect(cut({ from: 1_000, to: 999 }, FLEET_LEVELS, [0, 0, 0, 0])).toEqual({ spans: [], raw: [] })
   })
 })
 
@@ -197,7 +241,7 @@ describe('cutAll', () => {
   })
 })
 
-test('an event is late for exactly the coarse levels that are sealed over its moment', () => {
+test('an event is late for exactly the levels that are sealed over its moment', () => {
   assert(
     property(instant, sealed, (at, sealedUntil) => {
       const over = sealedUntil.map((until) => at < until * 1000)

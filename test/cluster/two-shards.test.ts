@@ -11,6 +11,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { CUTS, splitLevel } from '../../src/analytics/levels.ts'
 import { someEvents } from '../ingest/events.ts'
 import type { SentEvent } from '../reference.ts'
 import { queryString, startService, type Params, type TestService } from '../support.ts'
@@ -223,7 +224,7 @@ describe('two shards', () => {
     expect(cluster.seals.sealedUntil).toEqual(single.seals.sealedUntil)
     for (const shard of [0, 1]) {
       const levels = await onShard<{ level: number }>(shard, 'SELECT DISTINCT level FROM activity_local ORDER BY level')
-      expect(levels.map(({ level }) => level)).toEqual([0, 1, 2, 3, 4, 5, 6])
+      expect(levels.map(({ level }) => level)).toEqual([0, 1, 2, 3, 4, 5, 6, ...CUTS.map(splitLevel)])
     }
   })
 
