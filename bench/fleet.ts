@@ -10,7 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { ClickHouseClient } from '@clickhouse/client'
 import { SEALED } from '../src/analytics/levels.ts'
 import { Store } from '../src/clickhouse/store.ts'
-import { mergeRollups, Seals } from '../src/ingest/seals.ts'
+import { mergeParts, Seals } from '../src/ingest/seals.ts'
 import { createLog } from '../src/log.ts'
 import { migrateDatabase } from '../src/service.ts'
 import { say, seconds, type Connection } from './support.ts'
@@ -176,7 +176,7 @@ async function seal(connection: Connection): Promise<void> {
     const seals = new Seals(store, Date.now)
     await seals.load()
     while (await seals.advance());
-    await mergeRollups(store)
+    await mergeParts(store)
   } finally {
     await store.close()
   }

@@ -114,6 +114,7 @@ function details(store: Store, scope: Scope, parts: Parts, listed: readonly numb
     'users_top_details',
     tenantSql(`SELECT user_no AS user, ${SUMS}, length(groupUniqArrayArray(assistants)) AS assistants FROM (${source}) GROUP BY user_no`),
     { ...partParams(parts, scope), ...spanParams(parts, 'users'), listed },
-    { use_uncompressed_cache: 1 },
+    // With ragged ends it takes 35 ms to find these users there by projection, and 10 to read everybody's events.
+    { use_uncompressed_cache: 1, ...(scope.users ? {} : { optimize_use_projections: 0 }) },
   )
 }

@@ -16,7 +16,7 @@ import { LONGEST_INSERT_MS, type Lane } from './lane.ts'
 import { Numbers } from './numbers.ts'
 import type { Removals } from './removals.ts'
 import type { Retention } from './retention.ts'
-import { mergeRollups, type Seals } from './seals.ts'
+import { mergeParts, type Seals } from './seals.ts'
 
 interface Waiting {
   readonly batch: Batch
@@ -196,8 +196,8 @@ export class Writer {
   /** Beside the lane. What fails is done the next day. */
   #merge(): void {
     const { store, log } = this.#options
-    mergeRollups(store).catch((error: unknown) => {
-      if (!this.#closing) log('warn', 'the parts of the rollups could not be merged', { error: reasonOf(error) })
+    mergeParts(store).catch((error: unknown) => {
+      if (!this.#closing) log('warn', 'parts could not be merged', { error: reasonOf(error) })
     })
   }
 
