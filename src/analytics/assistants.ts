@@ -2,6 +2,7 @@
 import { MANY_ROWS, tenantSql, type Store } from '../clickhouse/store.ts'
 import { toIso } from '../time/calendar.ts'
 import { endpoint } from './endpoint.ts'
+import { NOTHING, toChange, toMetrics, type Figures } from './figures.ts'
 import { ACROSS_LEVELS, type Range } from './levels.ts'
 import { common, range } from './parameters.ts'
 import {
@@ -9,7 +10,6 @@ import {
   filters,
   inRaw,
   inSpans,
-  NOTHING,
   partParams,
   partsOf,
   RAW_ENTRY,
@@ -19,11 +19,8 @@ import {
   spanParams,
   SUMMED,
   SUMS,
-  toChange,
-  toMetrics,
   type Scope,
-  type Figures,
-} from './totals.ts'
+} from './parts.ts'
 
 export const assistants = endpoint({
   parameters: { ...range, ...common },

@@ -4,7 +4,7 @@ import type { Names } from '../names.ts'
 import type { Instant } from '../time/calendar.ts'
 import type { Range } from './levels.ts'
 import type { readParameters } from './parameters.ts'
-import type { Scope } from './totals.ts'
+import type { Scope } from './parts.ts'
 import type { UserRanks } from './user-ranks.ts'
 
 /** Everything an endpoint needs to answer one request. */

@@ -4,7 +4,7 @@ import type { Instant } from '../time/calendar.ts'
 import type { Position } from './events.ts'
 import type { FileFormat } from './formats.ts'
 import type { EventType } from './parameters.ts'
-import { filters, type Scope } from './totals.ts'
+import { filters, type Scope } from './parts.ts'
 
 /** Which events; `size` undefined means all of them. */
 export interface Cutting {

@@ -4,9 +4,11 @@ import { badRequest } from '../http/errors.ts'
 import { toIso, type Instant } from '../time/calendar.ts'
 import { endpoint } from './endpoint.ts'
 import { eventsFile, selection, selectionParams, type Cutting } from './events-file.ts'
+import { toMetrics } from './figures.ts'
 import { fileHeaders, format, formatOf, type FileFormat } from './formats.ts'
 import { common, eventType, openLimit, range, skip, text, type EventType } from './parameters.ts'
-import { COUNTS, totalsOf, toMetrics, type Scope } from './totals.ts'
+import type { Scope } from './parts.ts'
+import { totalsOf } from './totals.ts'
 
 /** Events of a page where no limit is given. */
 const PAGE_SIZE = 50
@@ -31,7 +33,7 @@ export const events = endpoint({
     const { startDate: from, endDate: to, limit: size = PAGE_SIZE, skip: skipped } = parameters
     const cursor = cursorOf(parameters)
     const [[totals], rows] = await Promise.all([
-      totalsOf(store, scope, 'events_total', [{ from, to }], COUNTS),
+      totalsOf(store, scope, 'events_total', [{ from, to }], 'counts'),
       page(store, scope, { from, to, type: parameters.eventType, size, skipped, cursor }),
     ])
     const metrics = toMetrics(totals)

@@ -97,57 +97,57 @@ export const LEVEL_OF: ReadonlyMap<number, Level> = new Map(
  */
 export function cut(range: Range, levels: readonly Level[], sealedUntil: SealedUntil = []): Parts {
   const parts: Parts = { spans: [], raw: [] }
-  const coarse = levels.length
-  const sealedMs = (at: number) => (sealedUntil[at] ?? 0) * 1000
-
-  const take = (from: Instant, to: Instant, at: number): void => {
-    if (from >= to) return
-    const level = at < coarse ? levels[at] : COARSE[at - coarse]
-    if (!level) {
-      parts.raw.push({ from, to })
-      return
-    }
-    if (level === SPLIT_DAY) {
-      takePieces(from, to, at)
-      return
-    }
-    const length = level.seconds * 1000
-    const first = Math.ceil(from / length) * length
-    const whole = Math.floor(to / length) * length
-    const end = at < coarse ? whole : Math.min(whole, sealedMs(at - coarse + 1))
-    if (first >= end) {
-      take(from, to, at - 1)
-      return
-    }
-    take(from, first, at - 1)
-    for (let start = first; start < end; start += length) parts.spans.push([level.id, start / 1000])
-    take(end, to, at - 1)
-  }
-
-  /** What is left of days on either side of a midnight: the longest piece that fits, and finer spans beside it. */
-  const takePieces = (from: Instant, to: Instant, at: number): void => {
-    const midnight = Math.ceil(from / DAY_MS) * DAY_MS
-    if (midnight > to) {
-      take(from, to, at - 1)
-      return
-    }
-    const second = midnight <= sealedMs(0) ? CUTS.find((quarters) => midnight - DAY_MS + quarters * QUARTER_MS >= from) : undefined
-    if (second === undefined) take(from, midnight, at - 1)
-    else {
-      const start = midnight - DAY_MS + second * QUARTER_MS
-      take(from, start, at - 1)
-      parts.spans.push([splitLevel(second), start / 1000])
-    }
-    const first = midnight + DAY_MS <= sealedMs(0) ? CUTS.findLast((quarters) => midnight + quarters * QUARTER_MS <= to) : undefined
-    if (first === undefined) take(midnight, to, at - 1)
-    else {
-      parts.spans.push([splitLevel(first), midnight / 1000])
-      take(midnight + first * QUARTER_MS, to, at - 1)
-    }
-  }
-
-  take(range.from, range.to, coarse - 1 + Math.max(0, sealedUntil.length - 1))
+  const usable = [...levels, ...COARSE.slice(0, Math.max(0, sealedUntil.length - 1))]
+  take(parts, usable, sealedUntil, range.from, range.to, usable.length - 1)
   return parts
+}
+
+/** Spans of the level at a position of `levels`, and of the finer ones what is left on either side. */
+function take(parts: Parts, levels: readonly Level[], sealedUntil: SealedUntil, from: Instant, to: Instant, at: number): void {
+  if (from >= to) return
+  const level = levels[at]
+  if (!level) {
+    parts.raw.push({ from, to })
+    return
+  }
+  if (level === SPLIT_DAY) {
+    takePieces(parts, levels, sealedUntil, from, to, at)
+    return
+  }
+  const length = level.seconds * 1000
+  const first = Math.ceil(from / length) * length
+  const seal = SEALED.indexOf(level)
+  const end = Math.min(Math.floor(to / length) * length, seal === -1 ? Infinity : (sealedUntil[seal] ?? 0) * 1000)
+  if (first >= end) {
+    take(parts, levels, sealedUntil, from, to, at - 1)
+    return
+  }
+  take(parts, levels, sealedUntil, from, first, at - 1)
+  for (let start = first; start < end; start += length) parts.spans.push([level.id, start / 1000])
+  take(parts, levels, sealedUntil, end, to, at - 1)
+}
+
+/** What is left of days on either side of a midnight: the longest piece that fits, and finer spans beside it. */
+function takePieces(parts: Parts, levels: readonly Level[], sealedUntil: SealedUntil, from: Instant, to: Instant, at: number): void {
+  const sealed = (sealedUntil[0] ?? 0) * 1000
+  const midnight = Math.ceil(from / DAY_MS) * DAY_MS
+  if (midnight > to) {
+    take(parts, levels, sealedUntil, from, to, at - 1)
+    return
+  }
+  const second = midnight <= sealed ? CUTS.find((quarters) => midnight - DAY_MS + quarters * QUARTER_MS >= from) : undefined
+  if (second === undefined) take(parts, levels, sealedUntil, from, midnight, at - 1)
+  else {
+    const start = midnight - DAY_MS + second * QUARTER_MS
+    take(parts, levels, sealedUntil, from, start, at - 1)
+    parts.spans.push([splitLevel(second), start / 1000])
+  }
+  const first = midnight + DAY_MS <= sealed ? CUTS.findLast((quarters) => midnight + quarters * QUARTER_MS <= to) : undefined
+  if (first === undefined) take(parts, levels, sealedUntil, midnight, to, at - 1)
+  else {
+    parts.spans.push([splitLevel(first), midnight / 1000])
+    take(parts, levels, sealedUntil, midnight + first * QUARTER_MS, to, at - 1)
+  }
 }
 
 /** How many levels of SEALED are sealed over an instant: the `late_levels` of an event with that timestamp. */

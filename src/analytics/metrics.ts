@@ -2,8 +2,9 @@
 import { badRequest } from '../http/errors.ts'
 import { periodsBetween, toIso } from '../time/calendar.ts'
 import { endpoint } from './endpoint.ts'
+import { NOTHING, toMetrics } from './figures.ts'
 import { common, range, requiredPeriod } from './parameters.ts'
-import { NOTHING, toMetrics, totalsOf } from './totals.ts'
+import { totalsOf } from './totals.ts'
 
 /** 27 years of days: 100 queries and 3 MB. */
 const MAX_ENTRIES = 10_000

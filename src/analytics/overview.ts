@@ -1,8 +1,9 @@
 /** GET /analytics/overview: one summary of the last complete day, 7 days or 30 days. */
 import { addDays, startOfPeriod, toIso } from '../time/calendar.ts'
 import { endpoint } from './endpoint.ts'
+import { toMetrics } from './figures.ts'
 import { common, endDate, period } from './parameters.ts'
-import { FIGURES_AND_ASSISTANTS, toMetrics, totalsOf } from './totals.ts'
+import { totalsOf } from './totals.ts'
 
 const COMPLETE_DAYS = { day: 1, week: 7, month: 30 }
 
@@ -21,9 +22,9 @@ export const overview = endpoint({
     // One query for both, unless they overlap: in the first minutes of a day, or where endDate is ahead.
     const [[whole], [recent]] =
       present.from >= to
-        ? await totalsOf(store, scope, 'overview', [complete, present], FIGURES_AND_ASSISTANTS).then(([a, b]) => [[a], [b]] as const)
+        ? await totalsOf(store, scope, 'overview', [complete, present], 'figures and assistants').then(([a, b]) => [[a], [b]] as const)
         : await Promise.all([
-            totalsOf(store, scope, 'overview', [complete], FIGURES_AND_ASSISTANTS),
+            totalsOf(store, scope, 'overview', [complete], 'figures and assistants'),
             totalsOf(store, scope, 'overview_realtime', [present]),
           ])
     const { incomingMessages, outgoingMessages, tasksInitiated, tasksCompleted, total, ...rest } = toMetrics(whole)

@@ -17,6 +17,7 @@ import {
   type Sums,
 } from './baseline.ts'
 import { endpoint } from './endpoint.ts'
+import { NOTHING, type Figures } from './figures.ts'
 import { ACROSS_LEVELS, type Range } from './levels.ts'
 import { common, endDate, limit, wholeNumber } from './parameters.ts'
 import {
@@ -24,7 +25,6 @@ import {
   filters,
   inRaw,
   inSpans,
-  NOTHING,
   partParams,
   partsOf,
   RAW_ENTRY,
@@ -34,10 +34,9 @@ import {
   spanParams,
   SUMMED,
   SUMS,
-  totalsOf,
-  type Figures,
   type Scope,
-} from './totals.ts'
+} from './parts.ts'
+import { totalsOf } from './totals.ts'
 
 const MINUTE = 60_000
 const HOUR = 60 * MINUTE

@@ -1,10 +1,11 @@
 /** GET /analytics/snapshots: one row a day, week or month, streamed in whatever format a BI tool reads. */
 import { periodsBetween, toIso } from '../time/calendar.ts'
 import { endpoint, type Question } from './endpoint.ts'
+import { toMetrics, type Metrics } from './figures.ts'
 import { fileHeaders, format, formatOf, type Format } from './formats.ts'
 import { common, period, range } from './parameters.ts'
 import { parquetOf, type Column } from './parquet.ts'
-import { toMetrics, totalsOf, type Metrics } from './totals.ts'
+import { totalsOf } from './totals.ts'
 
 /** So many rows are asked for and written at a time, whatever the length of the range. */
 const ROWS_A_QUERY = 100

@@ -16,7 +16,7 @@ import type { Exclusive } from '../ingest/reconcile.ts'
 import type { Log } from '../log.ts'
 import type { Instant } from '../time/calendar.ts'
 import { DAY, type Parts } from './levels.ts'
-import { inRaw, inSpans, partParams, secondsOf, spanParams, type Scope } from './totals.ts'
+import { inRaw, inSpans, partParams, secondsOf, spanParams, type Scope } from './parts.ts'
 
 /** Users on a list. With 300,000 users of a long tail, the rest have some 4 events a day at most. */
 const LISTED = 4_096

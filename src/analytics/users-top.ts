@@ -5,6 +5,7 @@
 import { MANY_ROWS, tenantSql, type Store } from '../clickhouse/store.ts'
 import { toIso } from '../time/calendar.ts'
 import { endpoint } from './endpoint.ts'
+import { toMetrics, type TotalsRow } from './figures.ts'
 import { USER_LEVELS, type Parts } from './levels.ts'
 import { common, limit, range } from './parameters.ts'
 import {
@@ -18,10 +19,8 @@ import {
   spanParams,
   SUMMED,
   SUMS,
-  toMetrics,
   type Scope,
-  type TotalsRow,
-} from './totals.ts'
+} from './parts.ts'
 
 export const usersTop = endpoint({
   parameters: { ...range, limit: limit(10, 'Users on the list.'), ...common },

@@ -21,7 +21,7 @@ import {
   type Parts,
   type Range,
 } from '../../src/analytics/levels.ts'
-import { cutAll } from '../../src/analytics/totals.ts'
+import { cutAll } from '../../src/analytics/parts.ts'
 import { periodsBetween } from '../../src/time/calendar.ts'
 
 const LEVELS = [QUARTER, THREE_HOURS, DAY, DAY_ACROSS, ...COARSE]

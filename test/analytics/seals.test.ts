@@ -5,6 +5,7 @@
  */
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { COARSE, CUTS } from '../../src/analytics/levels.ts'
+import { Store } from '../../src/clickhouse/store.ts'
 import { Names } from '../../src/names.ts'
 import { compare, type Path } from '../compare.ts'
 import { Reference, type Asked, type SentEvent } from '../reference.ts'
@@ -176,3 +177,28 @@ test('sealing by the service itself, while late events pour in from many callers
     await service.close()
   }
 }, 120_000)
+
+test('what is over is sealed once a day, and every table that questions read is then a single part', async () => {
+  const merged = vi.spyOn(Store.prototype, 'mergeParts')
+  const service = await startService({ now: BEGIN })
+  try {
+    const before = events.slice(0, 40).map((event) => ({ ...event, timestamp: '2004-12-19T23:59:00.000Z' }))
+    for (let batch = 0; batch < 4; batch++) await service.store(before.filter((_event, index) => index % 4 === batch))
+    merged.mockClear()
+    service.setNow('2004-12-21T00:11:00.000Z')
+    await vi.waitFor(() => expect(merged).toHaveBeenCalledTimes(3), { timeout: 30_000 })
+    await Promise.all(merged.mock.results.map(({ value }) => value as Promise<void>))
+    expect(service.seals.due).toBe(false)
+    const tables = await service.rows<{ table: string; parts: string }>(`SELECT table, toString(count()) AS parts FROM system.parts
+      WHERE active AND database = currentDatabase() AND table IN ('activity', 'events', 'user_activity') GROUP BY table ORDER BY table`)
+    expect(tables).toEqual(['activity', 'events', 'user_activity'].map((table) => ({ table, parts: '1' })))
+    // Nothing is over before another day is.
+    service.setNow('2004-12-21T23:00:00.000Z')
+    await service.store(events.slice(40, 50).map((event) => ({ ...event, timestamp: BEGIN })))
+    await new Promise((resolve) => setTimeout(resolve, 6_000))
+    expect(merged).toHaveBeenCalledTimes(3)
+  } finally {
+    merged.mockRestore()
+    await service.close()
+  }
+}, 60_000)
