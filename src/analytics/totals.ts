@@ -16,12 +16,12 @@ import { entryOf, filters, inRaw, inSpans, isOneRun, partParams, partsOf, RAW_EN
 /** What is summed. Users take as long as all the rest, which is why there is a way to do without. */
 export type Wanted = 'counts' | 'figures' | 'figures and assistants'
 
-/** Sums as ClickHouse returns them, with what it takes to add them to others of the same range. */
-interface Sums extends Omit<TotalsRow, 'cost' | 'assistants'> {
+/** Sums as ClickHouse returns them, those that are wanted, with what it takes to add them to others of the same range. */
+interface Sums extends Partial<Omit<TotalsRow, 'cost' | 'assistants'>> {
   /** First millisecond of the range. */
   entry: number
   /** An integer of up to 20 digits. */
-  costNanos: string
+  costNanos?: string
   /** The users themselves (src/clickhouse/bitmap.ts), where others may have to be added. */
   userSet?: string
   assistantList?: number[]
@@ -106,10 +106,16 @@ function together(rows: readonly Sums[]): TotalsRow {
     cost: Number(rows.reduce((total, { costNanos = '0' }) => total + BigInt(costNanos), 0n)) / 1e9,
     inputTokens: sum((row) => row.inputTokens),
     outputTokens: sum((row) => row.outputTokens),
-    activeUsers: rows.length > 1 ? countDistinct(rows.flatMap(({ userSet }) => userSet ?? [])) : (rows[0]?.activeUsers ?? 0),
+    activeUsers: usersOf(rows),
     assistants: new Set(rows.flatMap(({ assistantList }) => assistantList ?? [])).size,
     lastAt: Math.max(0, ...rows.map(({ lastAt = 0 }) => lastAt)),
   }
+}
+
+/** @throws RangeError where there are several parts and one of them did not hand out its set: better no answer than too few users */
+function usersOf(rows: readonly Sums[]): number {
+  if (rows.length <= 1 || rows.every(({ activeUsers }) => activeUsers === undefined)) return rows[0]?.activeUsers ?? 0
+  return countDistinct(rows.map(({ userSet = '' }) => userSet))
 }
 
 /** A query finds every span it wants in a set, about 100 a local day at most: this keeps the set in the thousands. */
