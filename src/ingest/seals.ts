@@ -1,9 +1,11 @@
 /**
  * Sealing: when a span of a coarse level is over, its rows are written once, from the level below, for all tenants. From
  * then on questions read that one row instead of four. The pieces of a day are written in the same way when the day is
- * over, first of all. It runs in the writer's lane, between two groups of events, so no
- * event is in flight: what came before is in the rows it reads, what comes after carries `late_levels` and is written to
- * the coarse level by the views. Either way it is counted once.
+ * over, before anything coarser.
+ *
+ * It runs in the writer's lane, between two groups of events, so no event is in flight: what came before is in the rows it
+ * reads, what comes after carries `late_levels` and is written to the sealed level by the views. Either way it is counted
+ * once.
  */
 import { CUTS, DAY, QUARTER, SEALED, SPLIT_DAY, type Level, type SealedUntil } from '../analytics/levels.ts'
 import { randomUUID } from 'node:crypto'
