@@ -151,6 +151,9 @@ const STREAM_SETTINGS: ClickHouseSettings = {
 /** A shard that is there answers in milliseconds. */
 const MISSING_AFTER_MS = 2_000
 
+/** What a disk keeps free beside twice the size of a table that is merged into one part. */
+const SPARE_BYTES = 2 ** 30
+
 const EXCEPTION_TAG = 'x-clickhouse-exception-tag'
 
 type Headers = Record<string, unknown>
@@ -419,16 +422,18 @@ export class Store {
   }
 
   /**
-   * Merges all parts of a table into one, on every server where they take up to so many bytes together; returns when that
-   * is done. Questions and inserts go on meanwhile.
+   * Merges all parts of a table into one, on every server where they take up to so many bytes together and the disk has room
+   * to spare: a merge on a full disk can leave a part that cannot be read (26.7). Returns when that is done; questions and
+   * inserts go on meanwhile.
    */
   async mergeParts(table: string, maxBytes: number): Promise<void> {
     const local = this.#cluster ? localTable(table) : table
     for (const server of this.#servers) {
       const result = await server.query({
-        query: `SELECT count() > 1 AND sum(bytes_on_disk) <= {maxBytes:UInt64} AS due FROM system.parts
-          WHERE active AND database = currentDatabase() AND table = {local:String}`,
-        query_params: { local, maxBytes },
+        query: `SELECT count() > 1 AND sum(bytes_on_disk) <= {maxBytes:UInt64}
+            AND 2 * sum(bytes_on_disk) + {spare:UInt64} < (SELECT min(unreserved_space) FROM system.disks) AS due
+          FROM system.parts WHERE active AND database = currentDatabase() AND table = {local:String}`,
+        query_params: { local, maxBytes, spare: SPARE_BYTES },
         format: 'JSONEachRow',
       })
       const [parts] = await result.json<{ due: number }>()
