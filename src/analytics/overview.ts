@@ -19,7 +19,7 @@ export const overview = endpoint({
     const from = addDays(to, -COMPLETE_DAYS[parameters.period], timezone)
     const complete = { from, to }
     const present = { from: now - REALTIME_MS, to: now }
-    // One query for both, unless they overlap: in the first minutes of a day, or where endDate is ahead.
+    // One call for both, unless they overlap: in the first minutes of a day, or where endDate is ahead.
     const [[whole], [recent]] =
       present.from >= to
         ? await totalsOf(store, scope, 'overview', [complete, present], 'figures and assistants').then(([a, b]) => [[a], [b]] as const)

@@ -23,15 +23,20 @@ export interface Scope extends Asker {
   readonly horizon: Instant
 }
 
-export const SUMS = `
+/** The four counts from rows of a rollup. */
+export const COUNTS = `
   sum(incoming_messages) AS incomingMessages,
   sum(outgoing_messages) AS outgoingMessages,
   sum(tasks_initiated) AS tasksInitiated,
-  sum(tasks_completed) AS tasksCompleted,
-  sum(cost_nanos) / 1e9 AS cost,
+  sum(tasks_completed) AS tasksCompleted` as const
+
+/** What else adds up, but for the cost. */
+export const TOKENS_AND_LAST = `
   sum(input_tokens) AS inputTokens,
   sum(output_tokens) AS outputTokens,
   toUnixTimestamp64Milli(max(last_at)) AS lastAt` as const
+
+export const SUMS = `${COUNTS}, sum(cost_nanos) / 1e9 AS cost, ${TOKENS_AND_LAST}` as const
 
 /** Columns of a rollup row that SUMS adds up. */
 export const SUMMED = `incoming_messages, outgoing_messages, tasks_initiated, tasks_completed, cost_nanos, input_tokens,

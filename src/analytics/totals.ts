@@ -7,11 +7,25 @@
  * with less work. The same users are in both: of a range that has both kinds, each query gives the set of its users.
  */
 import { countDistinct } from '../clickhouse/bitmap.ts'
-import { AS_WRITTEN, tenantSql, TWO_THREADS, type Store } from '../clickhouse/store.ts'
+import { AS_WRITTEN, SPLIT_EARLY, tenantSql, type Store } from '../clickhouse/store.ts'
 import { MIN_INSTANT } from '../time/calendar.ts'
 import { NOTHING, type TotalsRow } from './figures.ts'
 import { ASSISTANT_LEVELS, DAY, FLEET_LEVELS, QUARTER, type Parts, type Range } from './levels.ts'
-import { entryOf, filters, inRaw, inSpans, isOneRun, partParams, partsOf, RAW_ENTRY, SPAN_ENTRY, spanParams, type Scope } from './parts.ts'
+import {
+  COUNTS,
+  entryOf,
+  filters,
+  inRaw,
+  inSpans,
+  isOneRun,
+  partParams,
+  partsOf,
+  RAW_ENTRY,
+  SPAN_ENTRY,
+  spanParams,
+  TOKENS_AND_LAST,
+  type Scope,
+} from './parts.ts'
 
 /** What is summed. Users take as long as all the rest, which is why there is a way to do without. */
 export type Wanted = 'counts' | 'figures' | 'figures and assistants'
@@ -150,7 +164,7 @@ function sumsOfSpans(store: Store, scope: Scope, name: string, ranges: readonly 
   // Every expression and every list takes its tenths of a millisecond.
   const isSpanEach = parts.spans.length === entries.length && parts.spans.every(([, start], at) => start * 1000 === entries[at])
   const sums = `
-    ${SPAN_COUNTS}${wanted === 'counts' ? '' : `, ${SPAN_COSTS}, ${sets ? `${SPAN_USERS}, if(${sets}, ${SPAN_USER_SET}, '') AS userSet` : SPAN_USERS}`}`
+    ${COUNTS}${wanted === 'counts' ? '' : `, ${SPAN_COSTS}, ${sets ? `${SPAN_USERS}, if(${sets}, ${SPAN_USER_SET}, '') AS userSet` : SPAN_USERS}`}`
   // The fleet's rows carry the set of its assistants; a row of one assistant is its own.
   const assistants = scope.assistants ? 'groupUniqArray(assistant_no)' : 'groupUniqArrayArray(assistants)'
   return store.read<SeriesSums>(
@@ -168,7 +182,7 @@ function sumsOfSpans(store: Store, scope: Scope, name: string, ranges: readonly 
       ...how.params,
       rows: rows.length === 1 ? rows[0] : rows,
     },
-    parts.spans.length > ONE_THREAD ? { ...AS_WRITTEN, ...TWO_THREADS } : AS_WRITTEN,
+    parts.spans.length > ONE_THREAD ? { ...AS_WRITTEN, ...SPLIT_EARLY, max_threads: 2 } : AS_WRITTEN,
   )
 }
 
@@ -202,15 +216,7 @@ const ONE_THREAD = 500
 /** `entry` where every range is a span. */
 const SPAN_START_ENTRY = `toUInt64(toUnixTimestamp(start)) * 1000 AS entry`
 
-const SPAN_COUNTS = `sum(incoming_messages) AS incomingMessages,
-    sum(outgoing_messages) AS outgoingMessages,
-    sum(tasks_initiated) AS tasksInitiated,
-    sum(tasks_completed) AS tasksCompleted`
-
-const SPAN_COSTS = `toString(sum(cost_nanos)) AS costNanos,
-    sum(input_tokens) AS inputTokens,
-    sum(output_tokens) AS outputTokens,
-    toUnixTimestamp64Milli(max(last_at)) AS lastAt`
+const SPAN_COSTS = `toString(sum(cost_nanos)) AS costNanos, ${TOKENS_AND_LAST}`
 
 const SPAN_USERS = 'bitmapCardinality(groupBitmapMergeState(users)) AS activeUsers'
 const SPAN_USER_SET = 'base64Encode(toString(groupBitmapMergeState(users)))'

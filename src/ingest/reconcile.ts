@@ -69,25 +69,19 @@ const SETTLED = `
  * the number of events that users are ranked by. Only the fleet's rows carry the set of their assistants. Events without a
  * name, of users who were removed, are nobody's.
  */
+const FLEET = {
+  key: { raw: 'toUInt32(0)', stored: 'assistant_no' },
+  only: 'assistant_no = 0',
+  ranked: 'a + b + c + d',
+  named: '',
+  settled: '',
+  users: { raw: 'uniqExact(user_no)', stored: 'groupBitmapMerge(users)' },
+  assistants: { raw: 'uniqExact(assistant_no)', stored: 'length(groupUniqArrayArray(assistants))' },
+} as const
 const KEYS = {
-  fleet: {
-    key: { raw: 'toUInt32(0)', stored: 'assistant_no' },
-    only: 'assistant_no = 0',
-    ranked: 'a + b + c + d',
-    named: '',
-    settled: '',
-    users: { raw: 'uniqExact(user_no)', stored: 'groupBitmapMerge(users)' },
-    assistants: { raw: 'uniqExact(assistant_no)', stored: 'length(groupUniqArrayArray(assistants))' },
-  },
-  piece: {
-    key: { raw: `(${PIECES.level}, ${PIECES.start})`, stored: '(level, start)' },
-    only: 'assistant_no = 0',
-    ranked: 'a + b + c + d',
-    named: '',
-    settled: '',
-    users: { raw: 'groupBitmapMerge(users)', stored: 'groupBitmapMerge(users)' },
-    assistants: { raw: 'length(groupUniqArrayArray(assistants))', stored: 'length(groupUniqArrayArray(assistants))' },
-  },
+  fleet: FLEET,
+  /** Of their source, which is rows of a rollup too, only the key is another. */
+  piece: { ...FLEET, key: { raw: `(${PIECES.level}, ${PIECES.start})`, stored: '(level, start)' } },
   assistant: {
     key: { raw: 'assistant_no', stored: 'assistant_no' },
     only: 'assistant_no > 0',
