@@ -1,5 +1,5 @@
 /** The page of somebody who is signed in. Each panel shows one answer of the API. */
-import { useCallback, useEffect, useMemo, useRef, useState } from 'preact/hooks'
+import { useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks'
 import { Api, type ApiFailure } from './api.ts'
 import { Assistants } from './assistants.tsx'
 import { Cards } from './cards.tsx'
@@ -115,7 +115,8 @@ const FIXED_END = '2000-01-01T00:00:00Z'
 
 /** Looks for what is new every LIVE_MS: not while something is under way, nobody looks, or the service asked for a pause. */
 function useLive(live: boolean, api: Api, refresh: () => void): void {
-  useEffect(() => {
+  // With the layout, not after the next frame: once the button says that nothing is looked for, nothing is.
+  useLayoutEffect(() => {
     if (!live) return
     let last = Date.now()
     const look = () => {

@@ -430,6 +430,7 @@ describe.skipIf(!available)('the dashboard', () => {
 
       statuses.length = 0
       await page.getByRole('button', { name: 'Live' }).click()
+      await page.getByRole('button', { name: 'Live', pressed: false }).waitFor()
       await page.clock.fastForward(60_000)
       await page.waitForTimeout(200)
       expect(statuses).toEqual([])
