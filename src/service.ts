@@ -33,7 +33,7 @@ import { startTracing } from './observe/tracing.ts'
 /** Instances that share a server agree within this time. */
 export const SHARED_MAX_AGE_MS = 2_000
 
-type Connection = Pick<StoreOptions, 'url' | 'reader' | 'writer' | 'admin' | 'cluster'>
+type Connection = Pick<StoreOptions, 'url' | 'reader' | 'writer' | 'admin' | 'cluster' | 'settled'>
 
 /** A ClickHouse to work with; `stop` ends the embedded one and leaves a real server alone. */
 export interface ClickHouse extends Connection {
@@ -64,7 +64,7 @@ export async function openClickHouse(config: Config, log: Log): Promise<ClickHou
   const dataDir = resolve(config.DATA_DIR)
   await mkdir(dataDir, { recursive: true })
   const server: EmbeddedServer = await startEmbedded({ dataDir, log })
-  return { url: server.url, admin: server.admin, reader: server.reader, writer: server.writer, restart: () => server.restart(), onExit: (callback) => server.onExit(callback), stop: () => server.stop() }
+  return { url: server.url, admin: server.admin, reader: server.reader, writer: server.writer, restart: () => server.restart(), settled: () => server.settled(), onExit: (callback) => server.onExit(callback), stop: () => server.stop() }
 }
 
 export interface ServiceOptions {

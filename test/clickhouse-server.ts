@@ -4,8 +4,8 @@
  *     (nothing set)               the embedded one, on a temporary directory
  *     TEST_CLICKHOUSE=shards      two embedded ones, each with a part of the rows
  *     TEST_CLICKHOUSE=container   a container of IMAGE, through Docker
- *     CLICKHOUSE_URL=…            a running server with clickhouse/backups.xml, with CLICKHOUSE_USER and CLICKHOUSE_PASSWORD, and the other
- *                                 CLICKHOUSE_… settings of the service; wants every right on analytics_test_*
+ *     CLICKHOUSE_URL=…            a running server with clickhouse/server.xml, with CLICKHOUSE_USER and CLICKHOUSE_PASSWORD, and the
+ *                                 other CLICKHOUSE_… settings of the service; wants every right on analytics_test_*
  */
 import { randomBytes } from 'node:crypto'
 import { mkdtemp, rm } from 'node:fs/promises'
@@ -94,8 +94,8 @@ async function container(): Promise<ClickHouse> {
         mode: 0o644,
       },
       {
-        source: fileURLToPath(new URL('../clickhouse/backups.xml', import.meta.url)),
-        target: '/etc/clickhouse-server/config.d/backups.xml',
+        source: fileURLToPath(new URL('../clickhouse/server.xml', import.meta.url)),
+        target: '/etc/clickhouse-server/config.d/analytics.xml',
         mode: 0o644,
       },
     ])

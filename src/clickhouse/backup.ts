@@ -44,6 +44,7 @@ const tablesOf = (store: Store) =>
  * Makes a backup of the whole database and returns when it is complete.
  * @param disk of ClickHouse's configuration; '' keeps it as files below `<backups><allowed_path>`
  * @throws BackupError where ClickHouse cannot make it, or has one of that name
+ * @throws ApiError 503 where the disk became full meanwhile: it may be cut off then
  */
 export async function backUp(
   store: Store,
@@ -112,7 +113,10 @@ async function settled(store: Store, name: string, statement: string): Promise<B
       { id: begun?.id },
     )
     if (!row) throw new BackupError('ClickHouse was restarted meanwhile')
-    if (row.status === 'BACKUP_CREATED' || row.status === 'RESTORED') return { name, bytes: row.bytes, files: row.files }
+    if (row.status === 'BACKUP_CREATED' || row.status === 'RESTORED') {
+      store.settled()
+      return { name, bytes: row.bytes, files: row.files }
+    }
     if (!/^(CREATING_BACKUP|RESTORING)$/.test(row.status)) throw reasonOf(new Error(row.error || row.status))
     await sleep(POLL_MS)
   }

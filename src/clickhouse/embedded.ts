@@ -14,6 +14,7 @@ import { extname, join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { DataDirInUseError } from '../data-dir.ts'
+import { DiskWatch, freeBytes, KEPT_FREE_BYTES } from './disk-watch.ts'
 import type { Unavailable } from './embedded-server.ts'
 
 export type Log = (level: 'info' | 'warn' | 'error', message: string) => void
@@ -41,6 +42,11 @@ export interface EmbeddedServer {
    * ones aside; the parts that one was merged from are still there for 8 minutes, and take its place.
    */
   restart(): void
+  /**
+   * Whether what has been written is there.
+   * @throws DiskFullError where it may have been cut off (disk-watch.ts); until the server has been started again
+   */
+  settled(): void
   /** Ends the server within a fraction of a second; what it has acknowledged is kept. May be called twice. */
   stop(): Promise<void>
 }
@@ -88,6 +94,14 @@ const configOf = (dataDir: string, shard?: ShardOptions) => `<clickhouse>
   <backups>
     <allowed_path>${join(dataDir, 'backups').replace(/&/g, '&amp;').replace(/</g, '&lt;')}</allowed_path>
   </backups>
+  <storage_configuration>
+    <disks>
+      <default>
+        <!-- See disk-watch.ts. -->
+        <keep_free_space_bytes>${KEPT_FREE_BYTES}</keep_free_space_bytes>
+      </default>
+    </disks>
+  </storage_configuration>
   <max_concurrent_queries>200</max_concurrent_queries>
   <!-- 0 by default in this program, 8 GiB in a server's own configuration; see FEW_ROWS. -->
   <uncompressed_cache_size>268435456</uncompressed_cache_size>
@@ -178,6 +192,11 @@ export async function startEmbedded(options: { dataDir: string; log: Log; shard?
 
   const exitCallbacks: (() => void)[] = []
   const stopping = new AbortController()
+  const disk = new DiskWatch({
+    free: () => freeBytes(dataDir),
+    restart: () => server.kill(),
+    log: (message) => log('error', `${dataDir}: ${message}`),
+  })
 
   async function supervise(): Promise<void> {
     let delay = BACK_OFF_MS.first
@@ -191,10 +210,14 @@ export async function startEmbedded(options: { dataDir: string; log: Log; shard?
       await sleep(delay, undefined, { signal: stopping.signal }).catch(() => {})
       if (stopping.signal.aborted) return
       delay = Math.min(delay * 2, BACK_OFF_MS.max)
+      const started = disk.starting()
       server = launch(dataDir, port, passwords, tcpPort)
       // A start that fails ends the process as well, and that is seen above.
       server.ready.then(
-        () => log('info', `embedded ClickHouse: ${url} again, process ${server.pid}`),
+        () => {
+          started()
+          return log('info', `embedded ClickHouse: ${url} again, process ${server.pid}`)
+        },
         () => {},
       )
     }
@@ -209,10 +232,12 @@ export async function startEmbedded(options: { dataDir: string; log: Log; shard?
     },
     onExit: (callback) => void exitCallbacks.push(callback),
     restart: () => server.kill(),
+    settled: () => disk.settled(),
     // The same SIGKILL as a crash, which has to be harmless anyway. Killing the sleeping query would end the program
     // gracefully, but in 1.2 s, in 6 s where a client keeps a connection open, and with nothing more on disk for it.
     async stop() {
       stopping.abort()
+      disk.stop()
       server.kill()
       await supervised
     },

@@ -66,6 +66,8 @@ export interface StoreOptions {
   readonly cluster?: Cluster | undefined
   readonly queryTimeoutSeconds: number
   readonly queryMemoryMb: number
+  /** Throws where what has been written may not be there, as after a full disk. */
+  readonly settled?: (() => void) | undefined
   /** Called for each query that fails because a part on disk cannot be read. */
   readonly onBrokenPart?: (() => void) | undefined
   /** Told of every query of every client when it is over. */
@@ -195,6 +197,20 @@ function watched(client: ClickHouseClient, role: string, onQuery: (query: Finish
   return client
 }
 
+/** Makes a client fail where what it has written may not be there. */
+function checked(client: ClickHouseClient, settled: () => void): ClickHouseClient {
+  for (const method of ['command', 'exec', 'insert'] as const) {
+    const send = client[method].bind(client) as (params: unknown) => Promise<unknown>
+    const checkedSend = async (params: unknown) => {
+      const result = await send(params)
+      settled()
+      return result
+    }
+    Object.assign(client, { [method]: checkedSend })
+  }
+  return client
+}
+
 /** A name and a UUID. */
 const NAME_OF_ID = /^(\w+)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
 
@@ -208,6 +224,7 @@ export class Store {
   /** The admin's way to each server of a cluster without Keeper; else the one that there is. */
   readonly #servers: readonly ClickHouseClient[]
   readonly #limits: ClickHouseSettings
+  readonly #settled: (() => void) | undefined
   readonly #onBrokenPart: (() => void) | undefined
   readonly #onQuery: ((query: FinishedQuery) => void) | undefined
   readonly #database: string
@@ -243,7 +260,11 @@ export class Store {
     })
     const writer = createClient({ ...shared, ...options.writer, max_open_connections: 16, request_timeout: 120_000 })
     const asAdmin = { ...shared, ...options.admin, max_open_connections: 4, request_timeout: 600_000 }
-    const seen = (client: ClickHouseClient, role: string) => (options.onQuery ? watched(client, role, options.onQuery) : client)
+    this.#settled = options.settled
+    const seen = (client: ClickHouseClient, role: string) => {
+      const counted = options.onQuery ? watched(client, role, options.onQuery) : client
+      return options.settled ? checked(counted, () => this.settled()) : counted
+    }
     this.writer = seen(writer, 'writer')
     this.admin = seen(createClient(asAdmin), 'admin')
     const urls = options.cluster?.urls ?? []
@@ -373,6 +394,19 @@ export class Store {
       throw unavailable('The analytics store is out of reach.', 1, error)
     } finally {
       this.#tell(finished(query, headers ? 'ok' : 'failed', headers), onQuery)
+    }
+  }
+
+  /**
+   * Whether what has been read and written so far can be built upon. What is written through `writer` and `admin` is asked
+   * about this way by itself.
+   * @throws ApiError 503 where it may have been cut off (disk-watch.ts)
+   */
+  settled(): void {
+    try {
+      this.#settled?.()
+    } catch (error) {
+      throw unavailable('The analytics store has no space left.', 5, error)
     }
   }
 

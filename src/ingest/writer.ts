@@ -265,6 +265,8 @@ export class Writer {
         group.map(({ batch }) => batch),
         { store, filter: this.#filter, numbers: this.#numbers, seals, retention },
       )
+      // Numbers of names, above all: once the group is journalled they are used, whatever becomes of ClickHouse.
+      store.settled()
       if (inserts.length > 0) {
         const entry = await journal.write(epoch, inserts)
         await this.#inserts.sendUntilStored(entry)

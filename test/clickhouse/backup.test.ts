@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, inject, test, vi } from 'vitest'
 import { restore } from '../../src/clickhouse/backup.ts'
+import { DiskFullError } from '../../src/clickhouse/disk-watch.ts'
 import { Store } from '../../src/clickhouse/store.ts'
 import { compare, PATHS } from '../compare.ts'
 import { someEvents } from '../ingest/events.ts'
@@ -112,6 +113,34 @@ describe('a backup', () => {
     expect([kept >= before, kept <= traffic.sent, kept % 20]).toEqual([true, true, 0])
     await ask(new Reference([...events, ...later.slice(0, kept)], NOW))
     expect((await reconciled()).drift).toEqual([])
+  })
+
+  test('is not called complete where the disk became full while it was made', async () => {
+    let full = false
+    await service.close()
+    service = await startService({
+      now: NOW,
+      makeStore(options) {
+        const store = new Store({
+          ...options,
+          settled() {
+            if (!full) return
+            full = false
+            throw new DiskFullError('as on a full disk')
+          },
+        })
+        const { adminRows } = store
+        store.adminRows = async <Row>(...asked: Parameters<typeof adminRows>) => {
+          const rows = await adminRows.apply(store, asked)
+          if (asked[0].includes('system.backups')) full = true
+          return rows as Row[]
+        }
+        return store
+      },
+    })
+    await service.store(events)
+    expect(await backup(names)).toMatchObject({ status: 503, body: { error: { code: 'unavailable' } } })
+    expect(await service.rows(`SELECT name FROM system.tables WHERE database = currentDatabase() AND name LIKE 'backup%'`)).toEqual([])
   })
 
   test.each([

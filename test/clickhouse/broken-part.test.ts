@@ -1,77 +1,144 @@
-/** A part that a full disk has spoilt: the service goes back to what it was merged from, without being told. */
-import { createClient } from '@clickhouse/client'
+/** Parts that a full disk has cut off: the service goes back to what it has, or stores it again, without being told. */
+import { createClient, type ClickHouseClient } from '@clickhouse/client'
+import { readdirSync, truncateSync } from 'node:fs'
 import { mkdtemp, readdir, rm, truncate } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { expect, test } from 'vitest'
-import { startEmbedded } from '../../src/clickhouse/embedded.ts'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { startEmbedded, type EmbeddedServer } from '../../src/clickhouse/embedded.ts'
+import { DiskFullError } from '../../src/clickhouse/disk-watch.ts'
 import { readConfig } from '../../src/config.ts'
 import { signLocalToken } from '../../src/http/local-key.ts'
 import { createService } from '../../src/service.ts'
 
+vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 })
+
 const START = Date.parse('2026-02-20T10:00:00Z')
 
-test('a part whose marks are gone costs a restart of ClickHouse, and no event', { timeout: 60_000 }, async () => {
-  const dataDir = await mkdtemp(join(tmpdir(), 'analytics-broken-'))
-  const server = await startEmbedded({ dataDir, log: () => {} })
-  const logged: string[] = []
-  try {
-    const config = readConfig({ DATA_DIR: dataDir, CACHE_MB: '0' })
-    const service = await createService({
-      config,
-      clickhouse: { ...server, restart: () => server.restart(), stop: () => Promise.resolve() },
-      database: 'analytics',
-      log: (_level, message) => void logged.push(message),
-    })
-    const admin = createClient({ url: server.url, ...server.admin, database: 'analytics' })
-    try {
-      const token = await signLocalToken(service.localKey!, { org: 'acme', scope: 'analytics:read analytics:write' }, config)
-      const headers = { Authorization: `Bearer ${token}`, 'Content-Type': 'application/json' }
-      const send = async (batch: number) => {
-        const events = Array.from({ length: 100 }, (_, n) => ({
-          id: `${batch}-${n}`,
-          eventType: 'incomingMessages',
-          timestamp: new Date(START + 1000 * (100 * batch + n)).toISOString(),
-          assistant: 'Rex',
-          user: 'ann',
-        }))
-        const response = await service.app.request('/analytics/events', { method: 'POST', headers, body: JSON.stringify(events) })
-        return response.status
-      }
-      // By user: that is read from the log.
-      const asked = '/analytics/events?startDate=2026-02-20&endDate=2026-02-21&user=ann&limit=1000'
-      const listed = async () => {
-        const response = await service.app.request(asked, { headers })
-        return response.status === 200 ? ((await response.json()) as { data: unknown[] }).data.length : response.status
-      }
-      for (const batch of [0, 1, 2]) expect(await send(batch)).toBe(200)
-      await admin.command({ query: 'OPTIMIZE TABLE events FINAL' })
-      const result = await admin.query({
-        query: `SELECT path FROM system.parts WHERE database = 'analytics' AND table = 'events' AND active`,
-        format: 'JSONEachRow',
-      })
-      const parts = await result.json<{ path: string }>()
-      expect(parts).toHaveLength(1)
-      const path = parts[0]!.path
-      const marks = (await readdir(path)).filter((name) => /^data\.c?mrk/.test(name))
-      expect(marks).toHaveLength(1)
-      await truncate(join(path, marks[0]!), 0)
+let dataDir: string
+let server: EmbeddedServer
+let service: Awaited<ReturnType<typeof createService>>
+let admin: ClickHouseClient
+let headers: Record<string, string>
+let logged: string[]
+/** What a test makes of the look at the disk that follows each write. */
+let settled: () => void
 
-      expect(await listed()).toBe(503)
-      expect(logged.filter((message) => message.includes('cannot be read'))).toHaveLength(1)
-      const deadline = Date.now() + 30_000
-      let found = await listed()
-      for (; found !== 300 && Date.now() < deadline; found = await listed()) await sleep(200)
-      expect(found).toBe(300)
-      expect(await send(3)).toBe(200)
-      expect(await listed()).toBe(400)
-    } finally {
-      await admin.close()
-      await service.close()
-    }
-  } finally {
-    await server.stop()
-    await rm(dataDir, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 })
-  }
+beforeEach(async () => {
+  dataDir = await mkdtemp(join(tmpdir(), 'analytics-broken-'))
+  server = await startEmbedded({ dataDir, log: () => {} })
+  logged = []
+  settled = () => {}
+  const config = readConfig({ DATA_DIR: dataDir, CACHE_MB: '0' })
+  service = await createService({
+    config,
+    clickhouse: { ...server, restart: () => server.restart(), settled: () => settled(), stop: () => Promise.resolve() },
+    database: 'analytics',
+    log: (_level, message) => void logged.push(message),
+  })
+  admin = createClient({ url: server.url, ...server.admin, database: 'analytics' })
+  const token = await signLocalToken(
+    service.localKey!,
+    { org: 'acme', scope: 'analytics:read analytics:write analytics:operate' },
+    config,
+  )
+  headers = { Authorization: `Bearer ${token}`, 'Content-Type': 'application/json' }
 })
+afterEach(async () => {
+  await admin.close()
+  await service.close()
+  await server.stop()
+  await rm(dataDir, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 })
+})
+
+const send = async (batch: number) => {
+  const events = Array.from({ length: 100 }, (_, n) => ({
+    id: `${batch}-${n}`,
+    eventType: 'incomingMessages',
+    timestamp: new Date(START + 1000 * (100 * batch + n)).toISOString(),
+    assistant: 'Rex',
+    user: 'ann',
+  }))
+  const response = await service.app.request('/analytics/events', { method: 'POST', headers, body: JSON.stringify(events) })
+  return response.status
+}
+
+const answer = async (path: string, method = 'GET') => {
+  const response = await service.app.request(path, { method, headers })
+  return response.status === 200 ? ((await response.json()) as { data: any }).data : response.status
+}
+
+// By user: that is read from the log.
+const LISTED = '/analytics/events?startDate=2026-02-20&endDate=2026-02-21&user=ann&limit=1000'
+const listed = async () => {
+  const data = await answer(LISTED)
+  return Array.isArray(data) ? data.length : data
+}
+
+const partsOf = async (table: string) => {
+  const result = await admin.query({
+    query: `SELECT path FROM system.parts WHERE database = 'analytics' AND table = {table:String} AND active`,
+    query_params: { table },
+    format: 'JSONEachRow',
+  })
+  return (await result.json<{ path: string }>()).map(({ path }) => path)
+}
+
+/** The parts of a table, by their names, that no merge has made. */
+const inserted = (directory: string) => readdirSync(directory).filter((name) => /^all_\d+_\d+_0$/.test(name))
+
+test('marks that are gone from a merged part cost a start of ClickHouse, and no event', async () => {
+  for (const batch of [0, 1, 2]) expect(await send(batch)).toBe(200)
+  await admin.command({ query: 'OPTIMIZE TABLE events FINAL' })
+  const paths = await partsOf('events')
+  expect(paths).toHaveLength(1)
+  const path = paths[0] as string
+  const marks = (await readdir(path)).filter((name) => /^data\.c?mrk/.test(name))
+  expect(marks).toHaveLength(1)
+  await truncate(join(path, marks[0]!), 0)
+
+  expect(await listed()).toBe(503)
+  expect(logged.filter((message) => message.includes('cannot be read'))).toHaveLength(1)
+  const deadline = Date.now() + 30_000
+  let found = await listed()
+  for (; found !== 300 && Date.now() < deadline; found = await listed()) await sleep(200)
+  expect(found).toBe(300)
+  expect(await send(3)).toBe(200)
+  expect(await listed()).toBe(400)
+})
+
+// Where the parts of one insert are spoilt: those of some tables, or of all.
+test.each([[['activity']], [['events']], [['events', 'activity', 'user_activity']]])(
+  'an insert that left empty files in %s is not acknowledged before it is stored',
+  async (tables) => {
+    expect(await send(0)).toBe(200)
+    await admin.command({ query: 'SYSTEM STOP MERGES' })
+    const directories = await Promise.all(tables.map(async (table) => join((await partsOf(table))[0] as string, '..')))
+    const before = directories.map((directory) => inserted(directory))
+    const { pid } = server
+    let spoilt = 0
+    settled = () => {
+      if (spoilt === 0) {
+        const fresh = directories.flatMap((directory, at) =>
+          inserted(directory).filter((name) => !before[at]?.includes(name)).map((name) => join(directory, name)),
+        )
+        if (fresh.length < tables.length) return
+        for (const path of fresh) {
+          for (const file of readdirSync(path, { withFileTypes: true })) if (file.isFile()) truncateSync(join(path, file.name), 0)
+        }
+        spoilt = fresh.length
+        server.restart()
+      }
+      // The old process is there for a moment still.
+      if (server.pid === pid) throw new DiskFullError('as on a full disk')
+    }
+    expect(await send(1)).toBe(200)
+    expect(spoilt).toBe(tables.length)
+    expect(await listed()).toBe(200)
+    const range = 'startDate=2026-02-20&endDate=2026-02-21'
+    expect(await answer(`/analytics/metrics?period=day&${range}`)).toMatchObject([{ incomingMessages: 200, activeUsers: 1 }])
+    expect((await answer('/operations/reconcile', 'POST')).drift).toEqual([])
+    expect(logged.filter((message) => message.includes('had to be put right'))).toHaveLength(1)
+  },
+)
