@@ -126,6 +126,12 @@ export class Names {
     this.#names.set(key(tenant, kind, number), name)
   }
 
+  /** Forgets what it knows of any name, to read it again. Who was removed stays removed. */
+  forgetAll(): void {
+    this.#numbers.clear()
+    this.#names.clear()
+  }
+
   /** Forgets users for good: nothing may be stored under these numbers, or shown with their names, from now on. */
   removed(tenant: number, users: readonly number[]): void {
     const all = this.#removed.get(tenant) ?? new Set()

@@ -5,7 +5,7 @@ import { ClickHouseLogLevel, createClient, type ClickHouseClient } from '@clickh
 import { UserRanks } from './analytics/user-ranks.ts'
 import { createApp } from './app.ts'
 import { backUp, Backups } from './clickhouse/backup.ts'
-import { startEmbedded, type EmbeddedServer } from './clickhouse/embedded.ts'
+import { startEmbedded } from './clickhouse/embedded.ts'
 import { migrate } from './clickhouse/migrate.ts'
 import { Store, type StoreOptions } from './clickhouse/store.ts'
 import { ConfigError, type Config } from './config.ts'
@@ -33,7 +33,7 @@ import { startTracing } from './observe/tracing.ts'
 /** Instances that share a server agree within this time. */
 export const SHARED_MAX_AGE_MS = 2_000
 
-type Connection = Pick<StoreOptions, 'url' | 'reader' | 'writer' | 'admin' | 'cluster' | 'settled'>
+type Connection = Pick<StoreOptions, 'url' | 'reader' | 'writer' | 'admin' | 'cluster' | 'assertWritten'>
 
 /** A ClickHouse to work with; `stop` ends the embedded one and leaves a real server alone. */
 export interface ClickHouse extends Connection {
@@ -63,8 +63,7 @@ export async function openClickHouse(config: Config, log: Log): Promise<ClickHou
   }
   const dataDir = resolve(config.DATA_DIR)
   await mkdir(dataDir, { recursive: true })
-  const server: EmbeddedServer = await startEmbedded({ dataDir, log })
-  return { url: server.url, admin: server.admin, reader: server.reader, writer: server.writer, restart: () => server.restart(), settled: () => server.settled(), onExit: (callback) => server.onExit(callback), stop: () => server.stop() }
+  return startEmbedded({ dataDir, log })
 }
 
 export interface ServiceOptions {
@@ -87,7 +86,8 @@ export async function migrateDatabase(clickhouse: Connection, database: string, 
   ) as [ClickHouseClient, ...ClickHouseClient[]]
   try {
     const definer = clickhouse.admin.username
-    return await migrate({ client, database, log, ...(cluster ? { cluster: { cluster, servers, definer } } : {}) })
+    const { assertWritten } = clickhouse
+    return await migrate({ client, database, log, assertWritten, ...(cluster ? { cluster: { cluster, servers, definer } } : {}) })
   } finally {
     await Promise.all([client, ...servers].map((one) => one.close()))
   }
@@ -127,6 +127,8 @@ export async function createService(options: ServiceOptions) {
   })
   const localKey = config.localKey ? await loadLocalKey(dataDir) : undefined
   const names = new Names(store)
+  // Rows that were cut off on a full disk may have been read until now.
+  clickhouse.onExit?.(() => names.forgetAll())
   // Another instance on the same server may store events that this one does not see.
   const cache = makeCache(config.CACHE_MB, config.CLICKHOUSE_URL === undefined ? Infinity : SHARED_MAX_AGE_MS)
   const rebuilds = new Rebuilds(store, log)

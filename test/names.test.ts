@@ -24,3 +24,16 @@ test('users are counted in the background, each tenant by itself', async () => {
   await vi.waitFor(() => expect(names.userCount(two as number)).toBe(1))
   expect(names.userCount(0)).toBe(0)
 })
+
+test('a name is read again once everything was forgotten', async () => {
+  const event = { id: 'x', eventType: 'incomingMessages', timestamp: '2026-01-01T00:00:00.000Z', assistant: 'lost', user: 'lost' }
+  await service.store([event], { org: 'three' })
+  const names = new Names(store)
+  const tenant = await names.tenant('three')
+  expect(await names.numbers(tenant, 'user', ['lost'])).toEqual([1])
+  await service.admin.command({ query: `ALTER TABLE ${service.database}.names DELETE WHERE name = 'lost' SETTINGS mutations_sync = 1` })
+  expect(await names.numbers(tenant, 'user', ['lost'])).toEqual([1])
+  names.forgetAll()
+  expect(await names.numbers(tenant, 'user', ['lost'])).toEqual([0])
+  expect(await names.names(tenant, 'user', [1])).toEqual(new Map())
+})

@@ -70,7 +70,8 @@ export async function backUp(
     ]
     return await settled(store, name, `BACKUP ${parts.join(', ')} TO ${placeOf(name, disk)} ASYNC`)
   } finally {
-    for (const table of tables) await drop(store, `${prefix}${table}`)
+    // What cannot be dropped now, as on a full disk, is by a later backup.
+    for (const table of tables) await drop(store, `${prefix}${table}`).catch(() => {})
   }
 }
 
@@ -114,7 +115,7 @@ async function settled(store: Store, name: string, statement: string): Promise<B
     )
     if (!row) throw new BackupError('ClickHouse was restarted meanwhile')
     if (row.status === 'BACKUP_CREATED' || row.status === 'RESTORED') {
-      store.settled()
+      store.assertWritten()
       return { name, bytes: row.bytes, files: row.files }
     }
     if (!/^(CREATING_BACKUP|RESTORING)$/.test(row.status)) throw reasonOf(new Error(row.error || row.status))

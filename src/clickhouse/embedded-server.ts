@@ -12,7 +12,7 @@
  *   ClickHouse has acknowledged is in its files.
  *
  * Arguments: the data directory, the configuration file, the HTTP port (0: any free one), the name of the file, in the
- * working directory, that receives the port and a newline once the server listens, and the port for other servers of a
+ * working directory, that receives the port and a newline once the server listens (none where it is empty), and the port for other servers of a
  * cluster (none where it is missing).
  */
 
@@ -46,7 +46,7 @@ const [dataDirectory = '', configFile = '', port = '', portFile = '', tcpPort] =
 const QUERIES = `
   ${tcpPort ? 'SYSTEM START LISTEN TCP;' : ''}
   SYSTEM START LISTEN HTTP;
-  SELECT getServerPort('http_port') INTO OUTFILE '${portFile}' TRUNCATE FORMAT TSV;
+  ${portFile ? `SELECT getServerPort('http_port') INTO OUTFILE '${portFile}' TRUNCATE FORMAT TSV;` : ''}
   SELECT sleepEachRow(3) FROM numbers(1000000000)
   SETTINGS max_block_size = 1, function_sleep_max_microseconds_per_block = 0 FORMAT Null`
 

@@ -14,7 +14,7 @@ import { extname, join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { DataDirInUseError } from '../data-dir.ts'
-import { DiskWatch, freeBytes, KEPT_FREE_BYTES } from './disk-watch.ts'
+import { DiskWatch, freeBytes, KEPT_FREE_BYTES, removeEmptyFiles } from './disk-watch.ts'
 import type { Unavailable } from './embedded-server.ts'
 
 export type Log = (level: 'info' | 'warn' | 'error', message: string) => void
@@ -42,11 +42,8 @@ export interface EmbeddedServer {
    * ones aside; the parts that one was merged from are still there for 8 minutes, and take its place.
    */
   restart(): void
-  /**
-   * Whether what has been written is there.
-   * @throws DiskFullError where it may have been cut off (disk-watch.ts); until the server has been started again
-   */
-  settled(): void
+  /** @throws DiskFullError where what has been written may not be there, or what is written now would not be (disk-watch.ts) */
+  assertWritten(): void
   /** Ends the server within a fraction of a second; what it has acknowledged is kept. May be called twice. */
   stop(): Promise<void>
 }
@@ -102,6 +99,11 @@ const configOf = (dataDir: string, shard?: ShardOptions) => `<clickhouse>
       </default>
     </disks>
   </storage_configuration>
+  <merge_tree>
+    <!-- By default a table whose broken parts have more than 1 GiB, as a single large merge has, is not loaded at all. -->
+    <max_suspicious_broken_parts>10000</max_suspicious_broken_parts>
+    <max_suspicious_broken_parts_bytes>1099511627776</max_suspicious_broken_parts_bytes>
+  </merge_tree>
   <max_concurrent_queries>200</max_concurrent_queries>
   <!-- 0 by default in this program, 8 GiB in a server's own configuration; see FEW_ROWS. -->
   <uncompressed_cache_size>268435456</uncompressed_cache_size>
@@ -156,10 +158,16 @@ const newUser = (username: string): User => ({ username, password: randomBytes(2
 /**
  * Starts ClickHouse on `dataDir` (made where it is missing) and returns when it answers. From then on it is restarted,
  * on the same port, whenever it ends by itself. The passwords are new at each start and stand in no file.
+ * @param options.free what is said to be free on the disk, in bytes, where a test wants it full
  * @throws DataDirInUseError where another process serves from `dataDir`
  * @throws EmbeddedError where the engine is not installed, does not exist for this machine, or refuses to start
  */
-export async function startEmbedded(options: { dataDir: string; log: Log; shard?: ShardOptions }): Promise<EmbeddedServer> {
+export async function startEmbedded(options: {
+  dataDir: string
+  log: Log
+  shard?: ShardOptions
+  free?: () => number
+}): Promise<EmbeddedServer> {
   const { log, shard } = options
   const dataDir = resolve(options.dataDir)
   const users = {
@@ -172,9 +180,20 @@ export async function startEmbedded(options: { dataDir: string; log: Log; shard?
   )
   await writeConfiguration(dataDir, configOf(dataDir, shard))
 
-  const lockDeadline = Date.now() + LOCK_RETRY_MS
+  const data = join(dataDir, 'clickhouse')
   const tcpPort = shard?.tcpPorts[shard.index]
-  let server = launch(dataDir, 0, passwords, tcpPort)
+  const start = (port: number) => {
+    for (const path of removeEmptyFiles(data)) log('warn', `removed ${path}: it is empty, as a full disk leaves it`)
+    return launch(dataDir, port, passwords, tcpPort)
+  }
+  const disk = new DiskWatch({
+    free: options.free ?? (() => freeBytes(data)),
+    restart: () => server.kill(),
+    log: (message) => log('error', `${dataDir}: ${message}`),
+  })
+  const lockDeadline = Date.now() + LOCK_RETRY_MS
+  const started = disk.starting()
+  let server = start(0)
   let port: number
   for (;;) {
     try {
@@ -182,21 +201,20 @@ export async function startEmbedded(options: { dataDir: string; log: Log; shard?
       break
     } catch (error) {
       server.kill()
-      if (!(error instanceof DataDirInUseError) || Date.now() > lockDeadline) throw error
+      if (!(error instanceof DataDirInUseError) || Date.now() > lockDeadline) {
+        disk.stop()
+        throw error
+      }
       await sleep(200)
-      server = launch(dataDir, 0, passwords, tcpPort)
+      server = start(0)
     }
   }
+  started()
   const url = `http://127.0.0.1:${port}`
   log('info', `embedded ClickHouse: ${url}, process ${server.pid}, data in ${dataDir}`)
 
   const exitCallbacks: (() => void)[] = []
   const stopping = new AbortController()
-  const disk = new DiskWatch({
-    free: () => freeBytes(dataDir),
-    restart: () => server.kill(),
-    log: (message) => log('error', `${dataDir}: ${message}`),
-  })
 
   async function supervise(): Promise<void> {
     let delay = BACK_OFF_MS.first
@@ -210,12 +228,12 @@ export async function startEmbedded(options: { dataDir: string; log: Log; shard?
       await sleep(delay, undefined, { signal: stopping.signal }).catch(() => {})
       if (stopping.signal.aborted) return
       delay = Math.min(delay * 2, BACK_OFF_MS.max)
-      const started = disk.starting()
-      server = launch(dataDir, port, passwords, tcpPort)
+      const startedAgain = disk.starting()
+      server = start(port)
       // A start that fails ends the process as well, and that is seen above.
       server.ready.then(
         () => {
-          started()
+          startedAgain()
           return log('info', `embedded ClickHouse: ${url} again, process ${server.pid}`)
         },
         () => {},
@@ -232,7 +250,7 @@ export async function startEmbedded(options: { dataDir: string; log: Log; shard?
     },
     onExit: (callback) => void exitCallbacks.push(callback),
     restart: () => server.kill(),
-    settled: () => disk.settled(),
+    assertWritten: () => disk.assertWritten(),
     // The same SIGKILL as a crash, which has to be harmless anyway. Killing the sleeping query would end the program
     // gracefully, but in 1.2 s, in 6 s where a client keeps a connection open, and with nothing more on disk for it.
     async stop() {
@@ -253,9 +271,10 @@ interface Launched {
   kill(): void
 }
 
+/** @param port 0 for one that is free, which is told in a file: of any other it is known, and a full disk has no files */
 function launch(dataDir: string, port: number, passwords: Record<string, string>, tcpPort?: number): Launched {
   const runDirectory = join(dataDir, 'run')
-  const portFile = `port-${randomBytes(8).toString('hex')}`
+  const portFile = port === 0 ? `port-${randomBytes(8).toString('hex')}` : ''
   const child = fork(SERVER_FILE, [join(dataDir, 'clickhouse'), 'config.xml', String(port), portFile, ...(tcpPort ? [String(tcpPort)] : [])], {
     cwd: runDirectory,
     execArgv: EXEC_ARGV,
@@ -283,8 +302,8 @@ function launch(dataDir: string, port: number, passwords: Record<string, string>
     const deadline = Date.now() + START_TIMEOUT_MS
     try {
       while (child.exitCode === null && child.signalCode === null) {
-        const text = await readFile(join(runDirectory, portFile), 'utf8').catch(() => '')
-        if (text.endsWith('\n') && (await answers(Number(text)))) return Number(text)
+        const listening = port || Number(await readFile(join(runDirectory, portFile), 'utf8').catch(() => ''))
+        if (listening > 0 && (await answers(listening))) return listening
         if (Date.now() > deadline) {
           stderr += `\nno answer within ${START_TIMEOUT_MS / 1_000} s`
           child.kill('SIGKILL')
@@ -292,7 +311,7 @@ function launch(dataDir: string, port: number, passwords: Record<string, string>
         await sleep(20)
       }
     } finally {
-      await rm(join(runDirectory, portFile), { force: true })
+      if (portFile) await rm(join(runDirectory, portFile), { force: true })
     }
     const reason = await ended
     if (unavailable !== undefined) {

@@ -26,6 +26,8 @@ export interface MigrateOptions {
   readonly takeoverMs?: number
   /** Installs on every server of a cluster. */
   readonly cluster?: ClusterAccess | undefined
+  /** Throws where what has been written may not be there, as on a full disk. */
+  readonly assertWritten?: (() => void) | undefined
   readonly log?: Log
 }
 
@@ -113,10 +115,11 @@ interface Latest {
  * (IF NOT EXISTS), since a file whose runner died half way is run again from its start.
  * @returns the names of the files that this call applied, `001_events.sql` and so on
  * @throws MigrationError where the files are not numbered 1, 2, 3, …; where an applied file has changed or the database
- * is newer than the files (nothing is changed then); where a statement fails (its file is not marked done)
+ * is newer than the files (nothing is changed then); where a statement fails or the disk is full (its file is not marked
+ * done)
  */
 export async function migrate(options: MigrateOptions): Promise<{ applied: string[] }> {
-  const { database, takeoverMs = 60_000, log = () => {} } = options
+  const { database, takeoverMs = 60_000, assertWritten = () => {}, log = () => {} } = options
   const files = await readFiles(options.directory ?? DEFAULT_DIRECTORY)
   const server = connect(options.client, database, options.cluster)
   const runner = `${hostname()}:${process.pid}:${randomUUID()}`
@@ -161,7 +164,9 @@ export async function migrate(options: MigrateOptions): Promise<{ applied: strin
     const began = performance.now()
     for (const [index, statement] of file.statements.entries()) {
       try {
+        assertWritten()
         await server.command(statement)
+        assertWritten()
       } catch (error) {
         // For the others, who need not wait for the takeover then. The first error is the one to tell.
         await server.record(file, attempt, runner, 'failed').catch(() => {})
@@ -170,7 +175,13 @@ export async function migrate(options: MigrateOptions): Promise<{ applied: strin
       }
     }
     for (const rollup of file.rebuild) await server.askForRebuild(rollup, file.version)
-    await server.record(file, attempt, runner, 'done')
+    try {
+      assertWritten()
+      await server.record(file, attempt, runner, 'done')
+      assertWritten()
+    } catch (error) {
+      throw new MigrationError(`migration ${file.name}: ${(error as Error).message}`, { cause: error })
+    }
     log('info', `migration ${file.name} applied in ${Math.round(performance.now() - began)} ms`)
   }
 }

@@ -66,8 +66,8 @@ export interface StoreOptions {
   readonly cluster?: Cluster | undefined
   readonly queryTimeoutSeconds: number
   readonly queryMemoryMb: number
-  /** Throws where what has been written may not be there, as after a full disk. */
-  readonly settled?: (() => void) | undefined
+  /** Throws where what has been written may not be there, or what is written now would not be, as on a full disk. */
+  readonly assertWritten?: (() => void) | undefined
   /** Called for each query that fails because a part on disk cannot be read. */
   readonly onBrokenPart?: (() => void) | undefined
   /** Told of every query of every client when it is over. */
@@ -197,13 +197,19 @@ function watched(client: ClickHouseClient, role: string, onQuery: (query: Finish
   return client
 }
 
-/** Makes a client fail where what it has written may not be there. */
-function checked(client: ClickHouseClient, settled: () => void): ClickHouseClient {
+/** Makes a client fail where what it writes may not be there: `assertWritten` is called before and after. */
+export function checked(client: ClickHouseClient, assertWritten: () => void): ClickHouseClient {
   for (const method of ['command', 'exec', 'insert'] as const) {
-    const send = client[method].bind(client) as (params: unknown) => Promise<unknown>
+    const send = client[method].bind(client) as (params: unknown) => Promise<{ stream?: Readable }>
     const checkedSend = async (params: unknown) => {
+      assertWritten()
       const result = await send(params)
-      settled()
+      try {
+        assertWritten()
+      } catch (error) {
+        result.stream?.destroy()
+        throw error
+      }
       return result
     }
     Object.assign(client, { [method]: checkedSend })
@@ -224,7 +230,7 @@ export class Store {
   /** The admin's way to each server of a cluster without Keeper; else the one that there is. */
   readonly #servers: readonly ClickHouseClient[]
   readonly #limits: ClickHouseSettings
-  readonly #settled: (() => void) | undefined
+  readonly #assertWritten: (() => void) | undefined
   readonly #onBrokenPart: (() => void) | undefined
   readonly #onQuery: ((query: FinishedQuery) => void) | undefined
   readonly #database: string
@@ -260,10 +266,10 @@ export class Store {
     })
     const writer = createClient({ ...shared, ...options.writer, max_open_connections: 16, request_timeout: 120_000 })
     const asAdmin = { ...shared, ...options.admin, max_open_connections: 4, request_timeout: 600_000 }
-    this.#settled = options.settled
+    this.#assertWritten = options.assertWritten
     const seen = (client: ClickHouseClient, role: string) => {
       const counted = options.onQuery ? watched(client, role, options.onQuery) : client
-      return options.settled ? checked(counted, () => this.settled()) : counted
+      return options.assertWritten ? checked(counted, () => this.assertWritten()) : counted
     }
     this.writer = seen(writer, 'writer')
     this.admin = seen(createClient(asAdmin), 'admin')
@@ -398,13 +404,13 @@ export class Store {
   }
 
   /**
-   * Whether what has been read and written so far can be built upon. What is written through `writer` and `admin` is asked
-   * about this way by itself.
-   * @throws ApiError 503 where it may have been cut off (disk-watch.ts)
+   * For what has been read, since rows that were cut off may be read until ClickHouse is started again. What is written
+   * through `writer` and `admin` is asserted by itself.
+   * @throws ApiError 503 where what was written may have been cut off (disk-watch.ts)
    */
-  settled(): void {
+  assertWritten(): void {
     try {
-      this.#settled?.()
+      this.#assertWritten?.()
     } catch (error) {
       throw unavailable('The analytics store has no space left.', 5, error)
     }
@@ -446,9 +452,19 @@ export class Store {
         clickhouse_settings: { distributed_ddl_task_timeout: '5', distributed_ddl_output_mode: 'throw' },
       })
     }
+    const local = this.#cluster ? localTable(table) : table
     for (const server of this.#servers) {
+      // ClickHouse waits in silence for space to write the largest part anew.
+      const result = await server.query({
+        query: `SELECT max(bytes_on_disk) > (SELECT min(unreserved_space) FROM system.disks) AS tooLarge
+          FROM system.parts WHERE active AND database = currentDatabase() AND table = {local:String}`,
+        query_params: { local },
+        format: 'JSONEachRow',
+      })
+      const [parts] = await result.json<{ tooLarge: number }>()
+      if (parts?.tooLarge) throw unavailable('The analytics store has no space left.', 5, new Error(`no space to change rows of ${table}`))
       await server.command({
-        query: `ALTER TABLE ${this.#cluster ? localTable(table) : table}${on} ${change}`,
+        query: `ALTER TABLE ${local}${on} ${change}`,
         query_params: params,
         clickhouse_settings: { mutations_sync: '1', wait_end_of_query: 1 },
       })

@@ -117,14 +117,15 @@ export function operations(parts: OperationsParts, probe: ProbeParts) {
     ])
     const schema = version === null ? 'unknown' : version >= probe.schemaVersion ? 'ok' : 'missing'
     const { last } = probe.selfCheck
-    const ready = clickhouse && schema === 'ok' && missing.length === 0 && writer.healthy && keys
+    const stores = writer.healthy && canWrite(store)
+    const ready = clickhouse && schema === 'ok' && missing.length === 0 && stores && keys
     return c.json(
       {
         status: probe.draining() ? 'draining' : ready ? 'ok' : 'unavailable',
         clickhouse: clickhouse ? 'ok' : 'out of reach',
         ...(missing.length > 0 ? { missingShards: missing } : {}),
         schema,
-        ingestion: writer.healthy ? 'ok' : 'events cannot be stored',
+        ingestion: stores ? 'ok' : 'events cannot be stored',
         keys: keys ? 'ok' : 'never fetched',
         idFilter: writer.filterComplete ? 'ok' : 'loading',
         queuedEvents: writer.queued,
@@ -174,6 +175,15 @@ export function operations(parts: OperationsParts, probe: ProbeParts) {
     }
   })
   return app
+}
+
+function canWrite(store: Store): boolean {
+  try {
+    store.assertWritten()
+    return true
+  } catch {
+    return false
+  }
 }
 
 /** What `work` gives within PROBE_MS, else `fallback`. */

@@ -140,6 +140,8 @@ export class Removals {
         params,
       )
       if (begun) {
+        // What began it may not have come this far.
+        this.#names.removed(tenant, [number])
         removals.push(begun)
         continue
       }

@@ -266,7 +266,7 @@ export class Writer {
         { store, filter: this.#filter, numbers: this.#numbers, seals, retention },
       )
       // Numbers of names, above all: once the group is journalled they are used, whatever becomes of ClickHouse.
-      store.settled()
+      store.assertWritten()
       if (inserts.length > 0) {
         const entry = await journal.write(epoch, inserts)
         await this.#inserts.sendUntilStored(entry)

@@ -6,6 +6,7 @@ import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
+import { DiskFullError } from '../../src/clickhouse/disk-watch.ts'
 import { Store, type StoreOptions } from '../../src/clickhouse/store.ts'
 import { compare, PATHS } from '../compare.ts'
 import { someEvents } from '../ingest/events.ts'
@@ -326,6 +327,37 @@ describe('a removal that is cut off', () => {
     ])
     await expectRemoved()
     expect((await remove(ANN)).status).toBe(404)
+  })
+
+  test('where it was recorded, and the disk was full then, forgets the person when it is asked for again', async () => {
+    await service.stop()
+    /** Calls until the disk is full for one. */
+    let left = Infinity
+    const makeStore = (options: StoreOptions) => {
+      const store = new Store({
+        ...options,
+        assertWritten() {
+          if (--left === 0) throw new DiskFullError('as on a full disk')
+        },
+      })
+      const { insert } = store.admin
+      store.admin.insert = (params) => {
+        // Not before it is sent, but after that.
+        if (params.table === 'removals' && left === Infinity) left = 2
+        return insert(params)
+      }
+      return store
+    }
+    service = await startService({ now: NOW, from: service, makeStore })
+    // So that the name is in memory.
+    const again = { eventType: 'tasksInitiated', timestamp: '2025-01-01T10:00:00.000Z', assistant: 'assistant 1', user: ANN }
+    await service.store([{ ...again, id: 'once more' }])
+    expect((await remove(ANN)).status).toBe(503)
+    expect((await remove(ANN)).status).toBe(200)
+    await expectRemoved()
+    await service.store([{ ...again, id: 'and once more' }])
+    expect((await remove(ANN)).body.data).toMatchObject({ events: 1 })
+    await expectRemoved()
   })
 
   test.each([2, 4])('at step %i is completed by the next service that starts', async (at) => {

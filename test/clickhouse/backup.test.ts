@@ -123,7 +123,7 @@ describe('a backup', () => {
       makeStore(options) {
         const store = new Store({
           ...options,
-          settled() {
+          assertWritten() {
             if (!full) return
             full = false
             throw new DiskFullError('as on a full disk')

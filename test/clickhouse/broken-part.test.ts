@@ -23,17 +23,17 @@ let admin: ClickHouseClient
 let headers: Record<string, string>
 let logged: string[]
 /** What a test makes of the look at the disk that follows each write. */
-let settled: () => void
+let assertWritten: () => void
 
 beforeEach(async () => {
   dataDir = await mkdtemp(join(tmpdir(), 'analytics-broken-'))
   server = await startEmbedded({ dataDir, log: () => {} })
   logged = []
-  settled = () => {}
+  assertWritten = () => {}
   const config = readConfig({ DATA_DIR: dataDir, CACHE_MB: '0' })
   service = await createService({
     config,
-    clickhouse: { ...server, restart: () => server.restart(), settled: () => settled(), stop: () => Promise.resolve() },
+    clickhouse: { ...server, restart: () => server.restart(), assertWritten: () => assertWritten(), stop: () => Promise.resolve() },
     database: 'analytics',
     log: (_level, message) => void logged.push(message),
   })
@@ -118,7 +118,7 @@ test.each([[['activity']], [['events']], [['events', 'activity', 'user_activity'
     const before = directories.map((directory) => inserted(directory))
     const { pid } = server
     let spoilt = 0
-    settled = () => {
+    assertWritten = () => {
       if (spoilt === 0) {
         const fresh = directories.flatMap((directory, at) =>
           inserted(directory).filter((name) => !before[at]?.includes(name)).map((name) => join(directory, name)),

@@ -20,13 +20,13 @@ afterEach(() => {
   vi.useRealTimers()
 })
 
-const doubtful = () => expect(() => watch.settled()).toThrow(DiskFullError)
+const doubtful = () => expect(() => watch.assertWritten()).toThrow(DiskFullError)
 
 describe('what is written', () => {
   test('counts while there is space, and where ClickHouse alone took what it may take', () => {
-    watch.settled()
+    watch.assertWritten()
     free = KEPT_FREE_BYTES * 0.75
-    watch.settled()
+    watch.assertWritten()
     vi.advanceTimersByTime(1_000)
     expect(restarts).toBe(0)
   })
@@ -47,7 +47,7 @@ describe('what is written', () => {
     doubtful()
     expect(restarts).toBe(1)
     started()
-    watch.settled()
+    watch.assertWritten()
     vi.advanceTimersByTime(60_000)
     expect(restarts).toBe(1)
   })
@@ -75,17 +75,31 @@ describe('what is written', () => {
     doubtful()
     expect(restarts).toBe(2)
     watch.starting()()
-    watch.settled()
+    watch.assertWritten()
   })
 
-  test('counts after a crash too: a start is a start', () => {
+  test('does not count on a full disk, whenever ClickHouse was started', () => {
     free = LITTLE
     vi.advanceTimersByTime(100)
     watch.starting()()
-    watch.settled()
+    doubtful()
+    free = PLENTY
+    doubtful()
+    expect(restarts).toBe(1)
+    watch.starting()()
+    watch.assertWritten()
+  })
+
+  test('counts where the first start found a full disk, after another one', () => {
+    const started = watch.starting()
+    free = LITTLE
+    vi.advanceTimersByTime(100)
     free = PLENTY
     vi.advanceTimersByTime(1_000)
     expect(restarts).toBe(0)
+    started()
+    doubtful()
+    expect(restarts).toBe(1)
   })
 })
 
@@ -98,6 +112,10 @@ test('a disk that stays full costs one start, in time for the parts that a merge
   watch.starting()()
   vi.advanceTimersByTime(3_600_000)
   expect(restarts).toBe(1)
+  doubtful()
+  free = PLENTY
+  vi.advanceTimersByTime(100)
+  expect(restarts).toBe(2)
 })
 
 test('after its end it asks for nothing', () => {

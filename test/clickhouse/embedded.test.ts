@@ -1,10 +1,11 @@
 import { createClient } from '@clickhouse/client'
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
 import {
@@ -13,6 +14,7 @@ import {
   type EmbeddedServer,
   type User,
 } from '../../src/clickhouse/embedded.ts'
+import { DiskFullError } from '../../src/clickhouse/disk-watch.ts'
 import { DataDirInUseError } from '../../src/data-dir.ts'
 
 const SLOW = 60_000
@@ -88,6 +90,69 @@ describe('the life of the server', () => {
     }
     expect(server.url).toBe(url)
     expect(server.pid).not.toBe(pid)
+  })
+
+  test('a full disk: nothing counts as written until there is space and the server was started again', async () => {
+    let free = Infinity
+    const logged: string[] = []
+    server = await startEmbedded({ dataDir: await newDirectory(), log: (_, line) => logged.push(line), free: () => free })
+    await makeTable(server)
+    server.assertWritten()
+    const { pid } = server
+    free = 0
+    expect(() => server.assertWritten()).toThrow(DiskFullError)
+    await sleep(300)
+    expect([server.pid, await sum(server)]).toEqual([pid, '3'])
+    free = Infinity
+    expect(() => server.assertWritten()).toThrow(DiskFullError)
+    await vi.waitFor(() => server.assertWritten(), { timeout: SLOW, interval: 20 })
+    expect(server.pid).not.toBe(pid)
+    expect(await sum(server)).toBe('3')
+    expect(logged.filter((line) => /the disk (is|was) full/.test(line))).toHaveLength(2)
+  })
+
+  test('what a full disk leaves empty does not keep the server from starting', async () => {
+    const dataDir = await newDirectory()
+    const logged: string[] = []
+    server = await startEmbedded({ dataDir, log })
+    await makeTable(server)
+    await ask(server, server.admin, 'CREATE TABLE analytics.other (n UInt8) ENGINE = MergeTree ORDER BY n')
+    await ask(server, server.admin, 'ALTER TABLE analytics.numbers DELETE WHERE n = 9', 'mutations_sync=1')
+    const paths = async (query: string) => (await ask(server, server.admin, query)).split('\n').filter(Boolean)
+    const [table] = await paths(`SELECT data_paths[1] FROM system.tables WHERE database = 'analytics' AND name = 'numbers'`)
+    const [definition] = await paths(`SELECT metadata_path FROM system.tables WHERE database = 'analytics' AND name = 'other'`)
+    const absolute = (path = '') => (path.startsWith('/') ? path : join(dataDir, 'clickhouse', path))
+    await server.stop()
+    const change = join(absolute(table), 'mutation_9.txt')
+    await writeFile(change, '')
+    await truncate(absolute(definition))
+
+    server = await startEmbedded({ dataDir, log: (_, line) => logged.push(line) })
+    expect(await sum(server)).toBe('3')
+    expect(await ask(server, server.admin, `SELECT name FROM system.tables WHERE database = 'analytics'`)).toBe('numbers')
+    expect(logged.filter((line) => line.startsWith('removed ')).toSorted()).toEqual(
+      [change, absolute(definition)].map((path) => expect.stringContaining(path)).toSorted(),
+    )
+    const left = (await readdir(absolute(table))).filter((name) => name.startsWith('mutation_'))
+    expect(left).not.toContain('mutation_9.txt')
+    expect(left.length).toBeGreaterThan(0)
+  })
+
+  test('a large part that is broken is set aside, and the rest is there', async () => {
+    const dataDir = await newDirectory()
+    server = await startEmbedded({ dataDir, log })
+    await makeTable(server)
+    await ask(server, server.admin, 'SYSTEM STOP MERGES')
+    await ask(server, server.writer, 'INSERT INTO analytics.numbers VALUES (4)')
+    const path = await ask(server, server.admin, `SELECT path FROM system.parts WHERE table = 'numbers' AND active ORDER BY name DESC LIMIT 1`)
+    await server.stop()
+    await truncate(join(path, 'checksums.txt'))
+    // A file of 2 GiB that takes no space.
+    await truncate(join(path, 'data.bin'), 2 ** 31)
+
+    server = await startEmbedded({ dataDir, log })
+    expect(await sum(server)).toBe('3')
+    expect(await ask(server, server.admin, `SELECT table, reason FROM system.detached_parts`)).toBe('numbers\tbroken-on-start')
   })
 
   test('a server that is stopped while it starts again stays down', async () => {

@@ -37,6 +37,10 @@ describe('splitStatements', () => {
 })
 
 /** A file that leaves one row each time it runs, and makes its table on the way. */
+const full = () => {
+  throw new Error('the disk is full')
+}
+
 const counting = (step: number) => `
   -- step ${step}; counts its own runs
   CREATE TABLE IF NOT EXISTS steps (step UInt8) ENGINE = MergeTree ORDER BY step;
@@ -65,7 +69,7 @@ describe('migrate', () => {
   })
 
   const file = (name: string, sql: string) => writeFile(join(directory, name), sql)
-  const run = (options: { takeoverMs?: number; log?: (level: string, message: string) => void } = {}) =>
+  const run = (options: { takeoverMs?: number; assertWritten?: () => void; log?: (level: string, message: string) => void } = {}) =>
     migrate({ client, database, directory, ...options })
   const rows = async (query: string) => {
     const http_headers = { 'X-ClickHouse-Database': database }
@@ -168,6 +172,21 @@ describe('migrate', () => {
     await expect(run()).rejects.toThrow(/^migration 002_second\.sql, statement 3: .*nonsense/)
     await file('002_second.sql', counting(2))
     expect(await run()).toEqual({ applied: ['002_second.sql'] })
+  })
+
+  test('on a full disk a file is not done, and nothing of it is sent', async () => {
+    await file('001_first.sql', counting(1))
+    await run()
+    await file('002_second.sql', `${counting(2)} SELECT 1;`)
+    await expect(run({ assertWritten: full })).rejects.toThrow(/^migration 002_second\.sql, statement 1: the disk is full/)
+    expect(await rows('SELECT step FROM steps')).toEqual([{ step: 1 }])
+    let calls = 0
+    // Two for each of three statements, and one before it is done: the last is after that.
+    const late = () => {
+      if (++calls === 8) throw new Error('the disk is full')
+    }
+    await expect(run({ assertWritten: late })).rejects.toThrow(/^migration 002_second\.sql: the disk is full/)
+    expect(calls).toBe(8)
   })
 
   test.each([

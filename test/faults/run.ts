@@ -25,7 +25,7 @@ const USAGE = 'usage: npm run test:faults -- [--rounds 50] [--seed N] [--short]'
 const FULL_EVERY = 10
 /** Callers are kept waiting for 10 s. */
 const AWAY_MS = 12_000
-const DISK_MB = 256
+const DISK_MB = 384
 /** The whole suite, by number of rounds. */
 const deadlineMs = (rounds: number) => 240_000 + rounds * 40_000
 
