@@ -8,5 +8,7 @@ export default defineConfig({
     maxWorkers: 2,
     testTimeout: 30_000,
     hookTimeout: 60_000,
+    // By default a second, which a busy machine takes for a page.
+    expect: { poll: { timeout: 10_000 } },
   },
 })

@@ -26,6 +26,9 @@ const CLONE = 'backup_'
 /** What a backup that was cut off has left is removed after this. */
 const CLONES_LIVE_SECONDS = 86_400
 const POLL_MS = 100
+/** Between two tries to drop what a backup was made of: for an hour, and what is there then, by a backup of another day. */
+const DROP_MS = 2_000
+const MAX_DROPS = 1_800
 
 interface Table {
   name: string
@@ -57,22 +60,32 @@ export async function backUp(
   const prefix = `${CLONE}${randomBytes(4).toString('hex')}_`
   const old = (await tablesOf(store)).filter((table) => table.name.startsWith(CLONE) && table.age > CLONES_LIVE_SECONDS)
   for (const table of old) await drop(store, table.name)
-  const [tables, views] = await exclusive(async () => {
-    const all = (await tablesOf(store)).filter((table) => !table.name.startsWith(CLONE))
-    const withRows = all.filter(({ engine }) => engine.endsWith('MergeTree')).map((table) => table.name)
-    for (const table of withRows) await store.admin.command({ query: `CREATE TABLE ${prefix}${table} CLONE AS ${table}` })
-    return [withRows, all.filter(({ engine }) => engine === 'MaterializedView').map((table) => table.name)]
-  })
+  const tables: string[] = []
   try {
+    const views = await exclusive(async () => {
+      const all = (await tablesOf(store)).filter((table) => !table.name.startsWith(CLONE))
+      for (const { name: table, engine } of all) {
+        if (!engine.endsWith('MergeTree')) continue
+        tables.push(table)
+        await store.admin.command({ query: `CREATE TABLE ${prefix}${table} CLONE AS ${table}` })
+      }
+      return all.filter(({ engine }) => engine === 'MaterializedView').map((table) => table.name)
+    })
     const parts = [
       ...tables.map((table) => `TABLE ${database}.${prefix}${table} AS ${database}.${table}`),
       ...views.map((view) => `TABLE ${database}.${view}`),
     ]
     return await settled(store, name, `BACKUP ${parts.join(', ')} TO ${placeOf(name, disk)} ASYNC`)
   } finally {
-    // What cannot be dropped now, as on a full disk, is by a later backup.
-    for (const table of tables) await drop(store, `${prefix}${table}`).catch(() => {})
+    await dropAll(store, tables.map((table) => `${prefix}${table}`))
   }
+}
+
+/** Drops tables. What cannot be dropped now, as on a full disk, is tried again without being waited for. */
+async function dropAll(store: Store, tables: readonly string[], tries = MAX_DROPS): Promise<void> {
+  const outcomes = await Promise.allSettled(tables.map((table) => drop(store, table)))
+  const left = tables.filter((_, at) => outcomes[at]?.status === 'rejected')
+  if (left.length > 0 && tries > 0) void sleep(DROP_MS, undefined, { ref: false }).then(() => dropAll(store, left, tries - 1))
 }
 
 /**
@@ -112,7 +125,9 @@ async function settled(store: Store, name: string, statement: string): Promise<B
     const [row] = await store.adminRows<{ status: string; error: string; bytes: number; files: number }>(
       `SELECT status, error, toFloat64(total_size) AS bytes, toFloat64(num_files) AS files FROM system.backups WHERE id = {id:String}`,
       { id: begun?.id },
-    )
+    ).catch((error: unknown) => {
+      throw reasonOf(error)
+    })
     if (!row) throw new BackupError('ClickHouse was restarted meanwhile')
     if (row.status === 'BACKUP_CREATED' || row.status === 'RESTORED') {
       store.assertWritten()

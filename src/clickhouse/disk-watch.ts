@@ -17,7 +17,7 @@ import { join } from 'node:path'
 
 /** What ClickHouse leaves free (`keep_free_space_bytes`): with less, inserts and merges are refused. */
 export const KEPT_FREE_BYTES = 128 * 2 ** 20
-/** With less than this free, somebody else filled the disk: what ClickHouse writes without asking for space is less than the other half. */
+/** With less than this free, others fill the disk, or a backup does: what else ClickHouse writes unasked is less than the other half. */
 const LOW_BYTES = KEPT_FREE_BYTES / 2
 /** A look takes microseconds. In this time 1.3 GB a second fill what is left between low and full. */
 const LOOK_MS = 50
@@ -114,21 +114,25 @@ export function freeBytes(directory: string): number {
 }
 
 /**
- * Removes the empty files with which ClickHouse does not start (26.7): definitions of tables and changes of rows that were
- * begun on a full disk. Both get their name when they are complete, so an empty one is of nothing that was acknowledged.
+ * Removes the empty files with which ClickHouse does not start (26.7): definitions of databases and tables, and changes of
+ * rows, that were begun on a full disk. All get their name when they are complete, so an empty one is of nothing that was
+ * acknowledged, as long as no migration alters a table: a definition that is written anew takes the place of the one before.
  * @param directory of ClickHouse's data, which need not exist
  * @returns their paths
  */
 export function removeEmptyFiles(directory: string): string[] {
   const removed: string[] = []
+  const remove = (...names: string[]) => {
+    const path = join(directory, ...names)
+    if (statSync(path, { throwIfNoEntry: false })?.size !== 0) return
+    rmSync(path, { force: true })
+    removed.push(path)
+  }
+  for (const name of list(join(directory, 'metadata'))) if (name.endsWith('.sql')) remove('metadata', name)
   for (const shelf of list(join(directory, 'store'))) {
     for (const table of list(join(directory, 'store', shelf))) {
       for (const name of list(join(directory, 'store', shelf, table))) {
-        if (!/^mutation_\d+\.txt$|\.sql$/.test(name)) continue
-        const path = join(directory, 'store', shelf, table, name)
-        if (statSync(path, { throwIfNoEntry: false })?.size !== 0) continue
-        rmSync(path, { force: true })
-        removed.push(path)
+        if (/^mutation_\d+\.txt$|\.sql$/.test(name)) remove('store', shelf, table, name)
       }
     }
   }

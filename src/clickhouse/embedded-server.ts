@@ -12,8 +12,8 @@
  *   ClickHouse has acknowledged is in its files.
  *
  * Arguments: the data directory, the configuration file, the HTTP port (0: any free one), the name of the file, in the
- * working directory, that receives the port and a newline once the server listens (none where it is empty), and the port for other servers of a
- * cluster (none where it is missing).
+ * working directory, that receives the port and a newline once the server listens (none where it is empty), and the port
+ * for other servers of a cluster (none where it is missing).
  */
 
 /** The one message to the parent: why the engine cannot run on this machine, whatever its data. */

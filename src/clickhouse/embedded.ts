@@ -183,7 +183,11 @@ export async function startEmbedded(options: {
   const data = join(dataDir, 'clickhouse')
   const tcpPort = shard?.tcpPorts[shard.index]
   const start = (port: number) => {
-    for (const path of removeEmptyFiles(data)) log('warn', `removed ${path}: it is empty, as a full disk leaves it`)
+    try {
+      for (const path of removeEmptyFiles(data)) log('warn', `removed ${path}: it is empty, as a full disk leaves it`)
+    } catch (error) {
+      log('error', `empty files cannot be removed: ${(error as Error).message}`)
+    }
     return launch(dataDir, port, passwords, tcpPort)
   }
   const disk = new DiskWatch({

@@ -153,7 +153,7 @@ export async function migrate(options: MigrateOptions): Promise<{ applied: strin
       }
       // Counted here as well: a server that died while it wrote the claim may know the token and not have the row.
       tried = Math.max(tried, latest?.attempt ?? 0) + 1
-      await server.record(file, tried, runner, 'started')
+      await record(file, tried, 'started')
       if (!(await server.holds(file, tried, runner))) continue
       await apply(file, tried)
       return true
@@ -175,14 +175,18 @@ export async function migrate(options: MigrateOptions): Promise<{ applied: strin
       }
     }
     for (const rollup of file.rebuild) await server.askForRebuild(rollup, file.version)
+    await record(file, attempt, 'done')
+    log('info', `migration ${file.name} applied in ${Math.round(performance.now() - began)} ms`)
+  }
+
+  async function record(file: MigrationFile, attempt: number, state: State): Promise<void> {
     try {
       assertWritten()
-      await server.record(file, attempt, runner, 'done')
+      await server.record(file, attempt, runner, state)
       assertWritten()
     } catch (error) {
       throw new MigrationError(`migration ${file.name}: ${(error as Error).message}`, { cause: error })
     }
-    log('info', `migration ${file.name} applied in ${Math.round(performance.now() - began)} ms`)
   }
 }
 

@@ -10,6 +10,7 @@ import { startEmbedded, type EmbeddedServer } from '../../src/clickhouse/embedde
 import { DiskFullError } from '../../src/clickhouse/disk-watch.ts'
 import { readConfig } from '../../src/config.ts'
 import { signLocalToken } from '../../src/http/local-key.ts'
+import { Store } from '../../src/clickhouse/store.ts'
 import { createService } from '../../src/service.ts'
 
 vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 })
@@ -142,3 +143,36 @@ test.each([[['activity']], [['events']], [['events', 'activity', 'user_activity'
     expect(logged.filter((message) => message.includes('had to be put right'))).toHaveLength(1)
   },
 )
+
+test('a name whose row is gone after a start of ClickHouse gets a number of its own again', async () => {
+  expect(await send(0)).toBe(200)
+  // As after a full disk: the row was read, and is not there any more.
+  await admin.command({ query: `ALTER TABLE names DELETE WHERE name = 'ann' SETTINGS mutations_sync = 1` })
+  const exited = new Promise<void>((done) => server.onExit(done))
+  server.restart()
+  await exited
+  await vi.waitFor(async () => expect(await send(1)).toBe(200), { timeout: 20_000, interval: 200 })
+  const result = await admin.query({ query: `SELECT number FROM names WHERE name = 'ann'`, format: 'JSONEachRow' })
+  expect(await result.json()).toHaveLength(1)
+})
+
+test('rows are changed only where there is space to write them anew', async () => {
+  expect(await send(0)).toBe(200)
+  const store = new Store({ ...server, database: 'analytics', queryTimeoutSeconds: 20, queryMemoryMb: 1_000 })
+  const asked: string[] = []
+  const query = store.admin.query.bind(store.admin)
+  // A disk that has less than the part takes.
+  store.admin.query = ((params: Parameters<typeof query>[0]) => {
+    asked.push(params.query)
+    return query({ ...params, query: params.query.replace('disks.unreserved_space', 'toUInt64(1)') })
+  }) as typeof query
+  try {
+    await expect(store.deleteRows('events', `id = '0-0'`)).rejects.toMatchObject({ status: 503 })
+    expect(asked.filter((text) => text.includes('unreserved_space'))).toHaveLength(1)
+    store.admin.query = query
+    await store.deleteRows('events', `id = '0-0'`)
+    expect(await listed()).toBe(99)
+  } finally {
+    await store.close()
+  }
+})

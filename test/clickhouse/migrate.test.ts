@@ -36,11 +36,11 @@ describe('splitStatements', () => {
   })
 })
 
-/** A file that leaves one row each time it runs, and makes its table on the way. */
 const full = () => {
   throw new Error('the disk is full')
 }
 
+/** A file that leaves one row each time it runs, and makes its table on the way. */
 const counting = (step: number) => `
   -- step ${step}; counts its own runs
   CREATE TABLE IF NOT EXISTS steps (step UInt8) ENGINE = MergeTree ORDER BY step;
@@ -178,15 +178,21 @@ describe('migrate', () => {
     await file('001_first.sql', counting(1))
     await run()
     await file('002_second.sql', `${counting(2)} SELECT 1;`)
-    await expect(run({ assertWritten: full })).rejects.toThrow(/^migration 002_second\.sql, statement 1: the disk is full/)
+    await expect(run({ assertWritten: full })).rejects.toThrow(/^migration 002_second\.sql: the disk is full/)
     expect(await rows('SELECT step FROM steps')).toEqual([{ step: 1 }])
     let calls = 0
-    // Two for each of three statements, and one before it is done: the last is after that.
+    // Before and after: the claim, three statements, and that it is done.
     const late = () => {
-      if (++calls === 8) throw new Error('the disk is full')
+      if (++calls === 10) full()
     }
     await expect(run({ assertWritten: late })).rejects.toThrow(/^migration 002_second\.sql: the disk is full/)
-    expect(calls).toBe(8)
+    expect(calls).toBe(10)
+    calls = 0
+    const between = () => {
+      if (++calls === 4) full()
+    }
+    await file('003_third.sql', counting(3))
+    await expect(run({ assertWritten: between })).rejects.toThrow(/^migration 003_third\.sql, statement 1: the disk is full/)
   })
 
   test.each([

@@ -76,7 +76,7 @@ async function openPage(browser: Browser, { asked, complaints, ...options }: Pag
   })
   await context.clock.install({ time: NOW })
   const page = await context.newPage()
-  page.setDefaultTimeout(5_000)
+  page.setDefaultTimeout(15_000)
   // What a page must not have: errors, refusals of its policy, dialogs.
   page.on('pageerror', (error) => complaints.push(String(error)))
   page.on('console', (message) => {

@@ -43,6 +43,14 @@ test('it has all that it needs, and then is told to stop', async () => {
   expect((await service.app.request('/health/live')).status).toBe(200)
 })
 
+test('the disk is full: events cannot be stored', async () => {
+  const service = await start()
+  vi.spyOn(Store.prototype, 'assertWritten').mockImplementation(() => {
+    throw new Error('as on a full disk')
+  })
+  expect(await ready(service)).toMatchObject({ status: 503, body: { status: 'unavailable', ingestion: 'events cannot be stored' } })
+})
+
 test('ClickHouse hangs: said within the patience of whoever probes', async () => {
   const service = await start()
   vi.spyOn(Store.prototype, 'ping').mockReturnValue(new Promise(() => {}))
