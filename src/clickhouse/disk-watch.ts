@@ -15,7 +15,7 @@
 import { readdirSync, rmSync, statfsSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 
-/** What ClickHouse leaves free (`keep_free_space_bytes`): with less, inserts and merges are refused. */
+/** What ClickHouse leaves free (`keep_free_space_bytes`, as in clickhouse/server.xml): with less, inserts and merges are refused. */
 export const KEPT_FREE_BYTES = 128 * 2 ** 20
 /** With less than this free, others fill the disk, or a backup does: what else ClickHouse writes unasked is less than the other half. */
 const LOW_BYTES = KEPT_FREE_BYTES / 2

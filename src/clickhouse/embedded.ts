@@ -306,7 +306,7 @@ function launch(dataDir: string, port: number, passwords: Record<string, string>
     const deadline = Date.now() + START_TIMEOUT_MS
     try {
       while (child.exitCode === null && child.signalCode === null) {
-        const listening = port || Number(await readFile(join(runDirectory, portFile), 'utf8').catch(() => ''))
+        const listening = port || (await portIn(join(runDirectory, portFile)))
         if (listening > 0 && (await answers(listening))) return listening
         if (Date.now() > deadline) {
           stderr += `\nno answer within ${START_TIMEOUT_MS / 1_000} s`
@@ -354,6 +354,12 @@ async function writeConfiguration(dataDir: string, config: string): Promise<void
     await writeFile(draft, text, { mode: 0o600 })
     await rename(draft, join(run, name))
   }
+}
+
+/** The port that a file tells; 0 while the file is not there, or not whole. */
+async function portIn(path: string): Promise<number> {
+  const text = await readFile(path, 'utf8').catch(() => '')
+  return text.endsWith('\n') ? Number(text) : 0
 }
 
 const answers = (port: number): Promise<boolean> =>

@@ -198,7 +198,7 @@ function watched(client: ClickHouseClient, role: string, onQuery: (query: Finish
 }
 
 /** Makes a client fail where what it writes may not be there: `assertWritten` is called before and after. */
-export function checked(client: ClickHouseClient, assertWritten: () => void): ClickHouseClient {
+function checked(client: ClickHouseClient, assertWritten: () => void): ClickHouseClient {
   for (const method of ['command', 'exec', 'insert'] as const) {
     const send = client[method].bind(client) as (params: unknown) => Promise<{ stream?: Readable }>
     const checkedSend = async (params: unknown) => {
@@ -455,15 +455,9 @@ export class Store {
     const local = this.#cluster ? localTable(table) : table
     for (const server of this.#servers) {
       // ClickHouse waits in silence for space to write the largest part anew, and a tenth more (26.7).
-      const result = await server.query({
-        query: `SELECT max(1.1 * parts.bytes_on_disk > disks.unreserved_space) AS tooLarge
-          FROM system.parts AS parts JOIN system.disks AS disks ON disks.name = parts.disk_name
-          WHERE parts.active AND parts.database = currentDatabase() AND parts.table = {local:String}`,
-        query_params: { local },
-        format: 'JSONEachRow',
-      })
-      const [parts] = await result.json<{ tooLarge: number }>()
-      if (parts?.tooLarge) throw unavailable('The analytics store has no space left.', 5, new Error(`no space to change rows of ${table}`))
+      if (await this.#holdsOfParts(server, local, 'max(1.1 * parts.bytes_on_disk > disks.unreserved_space)')) {
+        throw unavailable('The analytics store has no space left.', 5, new Error(`no space to change rows of ${table}`))
+      }
       await server.command({
         query: `ALTER TABLE ${local}${on} ${change}`,
         query_params: params,
@@ -480,16 +474,24 @@ export class Store {
   async mergeParts(table: string, maxBytes: number): Promise<void> {
     const local = this.#cluster ? localTable(table) : table
     for (const server of this.#servers) {
-      const result = await server.query({
-        query: `SELECT count() > 1 AND sum(bytes_on_disk) <= {maxBytes:UInt64}
-            AND 2 * sum(bytes_on_disk) + {spare:UInt64} < (SELECT min(unreserved_space) FROM system.disks) AS due
-          FROM system.parts WHERE active AND database = currentDatabase() AND table = {local:String}`,
-        query_params: { local, maxBytes, spare: SPARE_BYTES },
-        format: 'JSONEachRow',
-      })
-      const [parts] = await result.json<{ due: number }>()
-      if (parts?.due) await server.command({ query: `OPTIMIZE TABLE ${local}${this.#onCluster} FINAL`, clickhouse_settings: { wait_end_of_query: 1 } })
+      const due = `count() > 1 AND sum(parts.bytes_on_disk) <= {maxBytes:UInt64}
+        AND 2 * sum(parts.bytes_on_disk) + {spare:UInt64} < min(disks.unreserved_space)`
+      if (!(await this.#holdsOfParts(server, local, due, { maxBytes, spare: SPARE_BYTES }))) continue
+      await server.command({ query: `OPTIMIZE TABLE ${local}${this.#onCluster} FINAL`, clickhouse_settings: { wait_end_of_query: 1 } })
     }
+  }
+
+  /** Whether a condition holds of all parts of a server's table together, each beside the disk it lies on. */
+  async #holdsOfParts(server: ClickHouseClient, local: string, condition: string, params: Record<string, unknown> = {}): Promise<boolean> {
+    const result = await server.query({
+      query: `SELECT ${condition} AS holds
+        FROM system.parts AS parts JOIN system.disks AS disks ON disks.name = parts.disk_name
+        WHERE parts.active AND parts.database = currentDatabase() AND parts.table = {local:String}`,
+      query_params: { local, ...params },
+      format: 'JSONEachRow',
+    })
+    const [row] = await result.json<{ holds: number }>()
+    return row?.holds === 1
   }
 
   /** The present on ClickHouse's clock, epoch milliseconds. */

@@ -83,12 +83,9 @@ const KEYS = {
   /** Of their source, which is rows of a rollup too, only the key is another. */
   piece: { ...FLEET, key: { raw: `(${PIECES.level}, ${PIECES.start})`, stored: '(level, start)' } },
   assistant: {
+    ...FLEET,
     key: { raw: 'assistant_no', stored: 'assistant_no' },
     only: 'assistant_no > 0',
-    ranked: 'a + b + c + d',
-    named: '',
-    settled: '',
-    users: { raw: 'uniqExact(user_no)', stored: 'groupBitmapMerge(users)' },
     assistants: { raw: '0', stored: '0' },
   },
   user: {

@@ -22,6 +22,14 @@ afterEach(() => {
 
 const doubtful = () => expect(() => watch.assertWritten()).toThrow(DiskFullError)
 
+/** Long enough to be seen, by itself. */
+const isFullForAMoment = () => {
+  free = LITTLE
+  vi.advanceTimersByTime(100)
+  free = PLENTY
+  vi.advanceTimersByTime(100)
+}
+
 describe('what is written', () => {
   test('counts while there is space, and where ClickHouse alone took what it may take', () => {
     watch.assertWritten()
@@ -61,15 +69,9 @@ describe('what is written', () => {
   })
 
   test('is doubtful where the disk became full while ClickHouse was starting', () => {
-    free = LITTLE
-    vi.advanceTimersByTime(100)
-    free = PLENTY
-    vi.advanceTimersByTime(100)
+    isFullForAMoment()
     const started = watch.starting()
-    free = LITTLE
-    vi.advanceTimersByTime(100)
-    free = PLENTY
-    vi.advanceTimersByTime(100)
+    isFullForAMoment()
     expect(restarts).toBe(1)
     started()
     doubtful()
@@ -92,10 +94,8 @@ describe('what is written', () => {
 
   test('counts where the first start found a full disk, after another one', () => {
     const started = watch.starting()
-    free = LITTLE
-    vi.advanceTimersByTime(100)
-    free = PLENTY
-    vi.advanceTimersByTime(1_000)
+    isFullForAMoment()
+    vi.advanceTimersByTime(900)
     expect(restarts).toBe(0)
     started()
     doubtful()
