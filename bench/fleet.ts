@@ -8,9 +8,9 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { ClickHouseClient } from '@clickhouse/client'
-import { SEALED } from '../src/analytics/levels.ts'
+import { SEALED } from '../src/rollups/granularities.ts'
 import { Store } from '../src/clickhouse/store.ts'
-import { mergeParts, Seals } from '../src/ingest/seals.ts'
+import { mergeParts, Seals } from '../src/maintenance/compaction.ts'
 import { createLog } from '../src/log.ts'
 import { migrateDatabase } from '../src/service.ts'
 import { say, seconds, type Connection } from './support.ts'

@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { createClient, SettingsMap, TupleParam, type ClickHouseClient, type ClickHouseSettings } from '@clickhouse/client'
 import { readConfig } from '../src/config.ts'
-import { signLocalToken } from '../src/http/local-key.ts'
+import { signLocalToken } from '../src/auth/local-key.ts'
 import { createService } from '../src/service.ts'
 import { connect, end, start, type Connection } from './support.ts'
 

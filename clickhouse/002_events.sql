@@ -20,7 +20,7 @@ CREATE TABLE IF NOT EXISTS events
     model         LowCardinality(String),                       -- '' where none was sent, as in the next two
     trace_id      String CODEC(ZSTD(1)),
     metadata      String CODEC(ZSTD(1)),                        -- a JSON object as text
-    -- How many of the levels that are sealed (SEALED in src/analytics/levels.ts) were sealed over this moment when the event
+    -- How many of the levels that are sealed (SEALED in src/rollups/granularities.ts) were sealed over this moment when the event
     -- was accepted. The views write such a late event into those levels as well.
     late_levels   UInt8,
     received_at   DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, LZ4),

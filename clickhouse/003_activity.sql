@@ -2,7 +2,7 @@
 
 -- activity: sums and the set of users of the whole fleet (assistant_no = 0) and of each assistant, over spans of time.
 --
--- A level is a span length (src/analytics/levels.ts has the same list):
+-- A level is a span length (src/rollups/granularities.ts has the same list):
 --   0  15 minutes   fits the offset of every time zone in use
 --   1  3 hours      shortens the ends of local days
 --   2  1 day (UTC)
@@ -15,7 +15,7 @@
 --                   is two pieces, and 90 of them 180 rows in one place. With 36 cuts for all the zones in use they take
 --                   5 MB a day with 300,000 users; a seal takes 0.3 s, and an event that is late by a day costs 36 rows.
 -- Spans start at multiples of their length since 1970-01-01T00:00Z. Any range is a sum of disjoint spans plus raw events
--- at its two ragged edges. 90 days are 90 rows, or sixteen at most where coarse levels are faster (src/analytics/totals.ts).
+-- at its two ragged edges. 90 days are 90 rows, or sixteen at most where coarse levels are faster (src/rollups/sums.ts).
 --
 -- `users` and `assistants` are sets of names.number: the users as a bitmap (groupBitmapMerge reads it), the far fewer
 -- assistants as an array (groupUniqArrayArray), which costs a third of a bitmap when a block is inserted. Never count

@@ -1,4 +1,4 @@
--- lane: which instance of the service may store events, where several share this database (src/ingest/lane.ts).
+-- lane: which instance of the service may store events, where several share this database (src/clickhouse/writer-lease.ts).
 --
 -- A row is one turn: from `at`, `holder` may write until `until`, both on the clock of ClickHouse. An instance claims the
 -- next epoch with an insert whose deduplication token is that epoch: of several claims exactly one row stays. This works

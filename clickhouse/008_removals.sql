@@ -1,4 +1,4 @@
--- removals: people whose events were made anonymous (src/ingest/removals.ts). There is no name in it: a row is the
+-- removals: people whose events were made anonymous (src/maintenance/erasure.ts). There is no name in it: a row is the
 -- receipt, tells other instances of the service which number to forget, and keeps that number from being handed out again.
 --
 -- `started` says that nothing may be stored under this number any more, `done` that nothing with a name is left of it. A

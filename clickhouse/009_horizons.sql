@@ -1,4 +1,4 @@
--- horizons: the moment before which nothing is kept (src/ingest/retention.ts), for all tenants alike; the latest counts.
+-- horizons: the moment before which nothing is kept (src/maintenance/retention.ts), for all tenants alike; the latest counts.
 -- Events of before are refused, questions begin there, and rows of before that are still on disk are on their way out.
 
 CREATE TABLE IF NOT EXISTS horizons

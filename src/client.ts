@@ -4,10 +4,10 @@
  */
 import type * as v from 'valibot'
 import type * as answers from './analytics/answers.ts'
-import type { ENDPOINTS } from './analytics/endpoints.ts'
-import type { FileFormat } from './analytics/formats.ts'
-import type { reconcileParameters } from './http/operations.ts'
-import type { sentEvent } from './ingest/sent-event.ts'
+import type { ENDPOINTS } from './analytics/endpoints/index.ts'
+import type { FileFormat } from './analytics/export/formats.ts'
+import type { reconcileParameters } from './http/routes/operations.ts'
+import type { sentEvent } from './ingest/event-schema.ts'
 
 /** How a value is given: lists also as a single id, dates also as Date. */
 type Given<Name, Value> = Name extends 'startDate' | 'endDate'
@@ -46,7 +46,7 @@ export type Reconciliation = v.InferOutput<typeof answers.Reconciliation>
 export type Readiness = v.InferOutput<typeof answers.Readiness>
 export type SentEvent = v.InferInput<typeof sentEvent>
 export type { ErrorCode } from './analytics/answers.ts'
-export type { FileFormat } from './analytics/formats.ts'
+export type { FileFormat } from './analytics/export/formats.ts'
 
 /** An answer that is not a 2xx, or none of this service. */
 export class AnalyticsError extends Error {

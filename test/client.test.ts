@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs'
 import { gunzipSync, gzipSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, expectTypeOf, test } from 'vitest'
 import { AnalyticsError, createAnalyticsClient, type AnalyticsClient, type Event, type Snapshot } from '../src/client.ts'
-import { ENDPOINTS } from '../src/analytics/endpoints.ts'
+import { ENDPOINTS } from '../src/analytics/endpoints/index.ts'
 import { startService, type Caller, type TestService } from './support.ts'
 import { authorization } from './tokens.ts'
 

@@ -11,7 +11,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { authorization } from './tokens.ts'
-import { loadLocalKey } from '../src/http/local-key.ts'
+import { loadLocalKey } from '../src/auth/local-key.ts'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
 const TSX = pathToFileURL(createRequire(import.meta.url).resolve('tsx')).href

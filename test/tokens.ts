@@ -1,6 +1,6 @@
 /** Tokens for requests that do not go through the helpers of support.ts. */
 import { readConfig } from '../src/config.ts'
-import { signLocalToken } from '../src/http/local-key.ts'
+import { signLocalToken } from '../src/auth/local-key.ts'
 import type { Caller } from './support.ts'
 
 const config = readConfig({})

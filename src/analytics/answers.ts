@@ -3,9 +3,9 @@
  * the tests hold real answers against it.
  */
 import * as v from 'valibot'
-import { jsonObject } from '../ingest/sent-event.ts'
-import { METRICS, type Severity } from './baseline.ts'
-import type { ENDPOINTS } from './endpoints.ts'
+import { jsonObject } from '../ingest/event-schema.ts'
+import { METRICS, type Severity } from './regressions/baseline.ts'
+import type { ENDPOINTS } from './endpoints/index.ts'
 import { EVENT_TYPES, PERIODS } from './parameters.ts'
 
 const instant = (description: string) =>

@@ -2,7 +2,7 @@
  * Query parameters: each named and checked once, with valibot; all that is wrong with a request is told in one 400.
  */
 import * as v from 'valibot'
-import { badRequest, type Complaint } from '../http/errors.ts'
+import { badRequest, type Complaint } from '../domain/errors.ts'
 import { isTimeZone, parseInstant, type Instant, type Period } from '../time/calendar.ts'
 
 export const PERIODS = ['day', 'week', 'month'] as const satisfies readonly Period[]
@@ -17,7 +17,7 @@ type Text = v.GenericSchema<string, unknown>
 
 /**
  * What the reference says of a parameter, beside what its schema says by itself. Every value ends in a schema with its
- * limits, so that src/reference/document.ts reads from here what `readParameters` checks.
+ * limits, so that src/http/reference/document.ts reads from here what `readParameters` checks.
  */
 const about = <Value>(description: string, ...examples: unknown[]) =>
   v.metadata<Value, { description: string; examples: unknown[] }>({ description, examples })

@@ -11,12 +11,12 @@
 import { TupleParam } from '@clickhouse/client'
 import { LRUCache } from 'lru-cache'
 import { MANY_ROWS, tenantSql, type Store } from '../clickhouse/store.ts'
-import { LATE_SECONDS } from '../ingest/seals.ts'
-import type { Exclusive } from '../ingest/reconcile.ts'
+import { LATE_SECONDS } from '../maintenance/compaction.ts'
+import type { Exclusive } from '../maintenance/reconcile.ts'
 import type { Log } from '../log.ts'
 import type { Instant } from '../time/calendar.ts'
-import { DAY, type Parts } from './levels.ts'
-import { inRaw, inSpans, partParams, secondsOf, spanParams, type Scope } from './parts.ts'
+import { DAY, type Parts } from '../rollups/granularities.ts'
+import { inRaw, inSpans, partParams, secondsOf, spanParams, type Scope } from '../rollups/plan.ts'
 
 /** Users on a list. With 300,000 users of a long tail, the rest have some 4 events a day at most. */
 const LISTED = 4_096

@@ -9,8 +9,8 @@ import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import { clustered, clusterSettings, type Cluster } from './cluster.ts'
-import type { Log } from './embedded.ts'
+import { clustered, clusterSettings, type Cluster } from './cluster-config.ts'
+import type { Log } from './embedded/index.ts'
 
 export interface MigrateOptions {
   /** Connected as a user who may do everything in `database`; needs no database of its own. */
@@ -70,7 +70,7 @@ const TABLE = `
   SETTINGS non_replicated_deduplication_window = 10000`
 
 /**
- * Rollups that have to be made anew from the raw log (src/ingest/rebuild.ts), and how far that is: the greatest
+ * Rollups that have to be made anew from the raw log (src/maintenance/backfill.ts), and how far that is: the greatest
  * (version, phase, key, start) of a rollup counts.
  */
 const REBUILDS = `

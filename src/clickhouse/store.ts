@@ -7,10 +7,10 @@ import { AsyncResource } from 'node:async_hooks'
 import { randomUUID } from 'node:crypto'
 import type { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { ApiError, unavailable } from '../http/errors.ts'
-import { MAX_EXPORTS } from '../http/limits.ts'
-import { ID_HASH } from '../ingest/id-filter.ts'
-import { clusterSettings, localTable, type Cluster } from './cluster.ts'
+import { ApiError, unavailable } from '../domain/errors.ts'
+import { MAX_EXPORTS } from '../limits/tenant-limits.ts'
+import { ID_HASH } from '../ingest/event-id-filter.ts'
+import { clusterSettings, localTable, type Cluster } from './cluster-config.ts'
 
 /** Who asks: the tenant's number (0: a tenant nobody has written to yet) and what becomes of the query. */
 export interface Asker {
@@ -500,7 +500,7 @@ export class Store {
     return row?.now ?? 0
   }
 
-  /** The hash (src/ingest/id-filter.ts) of every event received since an instant, in no order. */
+  /** The hash (src/ingest/event-id-filter.ts) of every event received since an instant, in no order. */
   async hashesOfIds(each: (hash: number) => void, since = 0): Promise<void> {
     const query = startQuery('ids', `ids-${randomUUID()}`)
     let headers: Headers | undefined

@@ -4,7 +4,7 @@
  */
 import { parseArgs } from 'node:util'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { backUp, BACKUP_NAME, type Backup } from '../clickhouse/backup.ts'
+import { backUp, BACKUP_NAME, type Backup } from '../maintenance/backup.ts'
 import { readConfig } from '../config.ts'
 import { askService, withService } from './operator.ts'
 

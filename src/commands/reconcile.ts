@@ -5,10 +5,10 @@
  */
 import { parseArgs } from 'node:util'
 import { readConfig } from '../config.ts'
-import { EmbeddedError } from '../clickhouse/embedded.ts'
+import { EmbeddedError } from '../clickhouse/embedded/index.ts'
 import { DataDirInUseError } from '../data-dir.ts'
-import { readable } from '../http/operations.ts'
-import { reconcile } from '../ingest/reconcile.ts'
+import { readable } from '../http/routes/operations.ts'
+import { reconcile } from '../maintenance/reconcile.ts'
 import { MAX_INSTANT, MIN_INSTANT, parseInstant } from '../time/calendar.ts'
 import { askService, withService } from './operator.ts'
 

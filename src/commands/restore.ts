@@ -1,5 +1,5 @@
 /** `npm run restore -- NAME`: brings a backup into an empty database, before a service is started on it. */
-import { restore } from '../clickhouse/backup.ts'
+import { restore } from '../maintenance/backup.ts'
 import { Store } from '../clickhouse/store.ts'
 import { readConfig } from '../config.ts'
 import { createLog } from '../log.ts'

@@ -4,9 +4,9 @@
  */
 import { parseArgs } from 'node:util'
 import { ConfigError, readConfig } from '../config.ts'
-import { createVerifier } from '../http/auth.ts'
-import { ApiError } from '../http/errors.ts'
-import { loadLocalKey, signLocalToken, type Grant } from '../http/local-key.ts'
+import { createVerifier } from '../auth/verifier.ts'
+import { ApiError } from '../domain/errors.ts'
+import { loadLocalKey, signLocalToken, type Grant } from '../auth/local-key.ts'
 
 const USAGE = `usage: npm run --silent token -- --org NAME [options]
 

@@ -5,7 +5,7 @@ import { Server as NetServer, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { getRequestListener } from '@hono/node-server'
-import { ApiError, errorBody } from './errors.ts'
+import { ApiError, errorBody } from '../domain/errors.ts'
 
 export interface ListenOptions {
   host: string

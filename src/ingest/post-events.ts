@@ -3,12 +3,12 @@ import { createHash, randomUUID } from 'node:crypto'
 import { promisify } from 'node:util'
 import { gunzip } from 'node:zlib'
 import type { Context } from 'hono'
-import type { Principal } from '../http/auth.ts'
-import { ApiError, badRequest, unavailable } from '../http/errors.ts'
-import { checkEvent, type Event } from './event.ts'
-import type { Answers } from './answers.ts'
-import type { Receipt, Rejection } from './decide.ts'
-import type { Writer } from './writer.ts'
+import type { Principal } from '../auth/verifier.ts'
+import { ApiError, badRequest, unavailable } from '../domain/errors.ts'
+import { checkEvent, type Event } from './check-event.ts'
+import type { Answers } from './idempotency.ts'
+import type { Receipt, Rejection } from './deduplicate.ts'
+import type { Writer } from './batch-writer.ts'
 
 export const MAX_EVENTS = 10_000
 export const MAX_BYTES = 8 * 1_048_576

@@ -6,12 +6,12 @@
 import { readFileSync } from 'node:fs'
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client'
 import type { FinishedQuery } from '../clickhouse/store.ts'
-import type { AnswerCache } from '../http/answer-cache.ts'
-import type { TenantLimits } from '../http/limits.ts'
-import type { SelfCheck } from '../http/operations.ts'
+import type { AnswerCache } from '../analytics/result-cache.ts'
+import type { TenantLimits } from '../limits/tenant-limits.ts'
+import type { SelfCheck } from '../http/routes/operations.ts'
 import type { Budget } from '../ingest/post-events.ts'
-import type { Receipt } from '../ingest/decide.ts'
-import type { Group, Writer } from '../ingest/writer.ts'
+import type { Receipt } from '../ingest/deduplicate.ts'
+import type { Group, Writer } from '../ingest/batch-writer.ts'
 
 /** Seconds. A kept answer takes 0.1 ms, `SELECT 1` 2 to 5 ms, a question at most QUERY_TIMEOUT_SECONDS. */
 const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]

@@ -4,7 +4,7 @@
  * round, levels that are sealed after the events came, is in seals.test.ts.
  */
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
-import { Names } from '../../src/names.ts'
+import { Names } from '../../src/ids/dictionary.ts'
 import { compare, PATHS, same, type Path } from '../compare.ts'
 import { EVENT_TYPES, Reference, type Asked, type SentEvent } from '../reference.ts'
 import { startService, type Params, type TestService } from '../support.ts'

@@ -1,6 +1,6 @@
 /** The ranking of users from lists of the most active, against the whole log: fresh lists, old ones, none, and users alike. */
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
-import { cut, USER_LEVELS } from '../../src/analytics/levels.ts'
+import { cut, USER_LEVELS } from '../../src/rollups/granularities.ts'
 import { Store } from '../../src/clickhouse/store.ts'
 import { UserRanks } from '../../src/analytics/user-ranks.ts'
 import { compare } from '../compare.ts'

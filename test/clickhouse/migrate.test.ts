@@ -4,7 +4,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
-import { startEmbedded, type EmbeddedServer } from '../../src/clickhouse/embedded.ts'
+import { startEmbedded, type EmbeddedServer } from '../../src/clickhouse/embedded/index.ts'
 import { migrate, MigrationError, splitStatements } from '../../src/clickhouse/migrate.ts'
 
 vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 })

@@ -3,7 +3,7 @@ import { createClient, type ClickHouseClient } from '@clickhouse/client'
 import { readdir, readFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest'
-import { clustered, ClusterSqlError, clusterSettings } from '../../src/clickhouse/cluster.ts'
+import { clustered, ClusterSqlError, clusterSettings } from '../../src/clickhouse/cluster-config.ts'
 import { splitStatements } from '../../src/clickhouse/migrate.ts'
 
 const DIRECTORY = fileURLToPath(new URL('../../clickhouse', import.meta.url))

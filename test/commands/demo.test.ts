@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import { eventsOfHour, FINDINGS, HISTORY_HOURS, HOUR_MS, readDemoId, type DemoEvent } from '../../src/commands/demo-traffic.ts'
-import { checkEvent } from '../../src/ingest/event.ts'
+import { eventsOfHour, FINDINGS, HISTORY_HOURS, HOUR_MS, readDemoId, type DemoEvent } from '../../src/commands/demo/traffic.ts'
+import { checkEvent } from '../../src/ingest/check-event.ts'
 
 const ANCHOR = Date.parse('2026-03-01T12:00:00.000Z') / HOUR_MS
 

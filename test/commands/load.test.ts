@@ -11,7 +11,7 @@ import { fileURLToPath } from 'node:url'
 import { gzipSync } from 'node:zlib'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { readConfig } from '../../src/config.ts'
-import { loadLocalKey, signLocalToken } from '../../src/http/local-key.ts'
+import { loadLocalKey, signLocalToken } from '../../src/auth/local-key.ts'
 
 const pathOf = (file: string) => fileURLToPath(new URL(`../../src/${file}`, import.meta.url))
 
@@ -37,7 +37,7 @@ function start(file: string, args: string[], env: Record<string, string> = {}) {
 }
 
 async function load(args: string[], { env = {}, input = '' }: { env?: Record<string, string>; input?: string } = {}) {
-  const { child, ended } = start('commands/load.ts', args, env)
+  const { child, ended } = start('commands/load/index.ts', args, env)
   child.stdin.end(input)
   return ended
 }
@@ -182,7 +182,7 @@ describe('npm run load into a service', { timeout: 60_000 }, () => {
   ] as const)('goes on where it was after %s', async (signal, code) => {
     const file = await write(`resumed-${signal}.ndjson`, lines(3_000).join('\n'))
     const args = [file, '--url', url, '--org', signal]
-    const { child, ended } = start('commands/load.ts', [...args, ...slow])
+    const { child, ended } = start('commands/load/index.ts', [...args, ...slow])
     await untilLine(500)
     child.kill(signal)
     const stopped = await ended
@@ -209,7 +209,7 @@ describe('npm run load into a service', { timeout: 60_000 }, () => {
 
   it('waits for a service that was killed and started again, and loses nothing', async () => {
     const file = await write('outage.ndjson', lines(3_000).join('\n'))
-    const { ended } = start('commands/load.ts', [file, '--url', url, '--org', 'outage', ...slow])
+    const { ended } = start('commands/load/index.ts', [file, '--url', url, '--org', 'outage', ...slow])
     await untilLine(500)
     service.child.kill('SIGKILL')
     await service.ended

@@ -6,8 +6,8 @@ import { fileURLToPath } from 'node:url'
 import { decodeJwt } from 'jose'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { readConfig } from '../../src/config.ts'
-import { createVerifier } from '../../src/http/auth.ts'
-import { loadLocalKey } from '../../src/http/local-key.ts'
+import { createVerifier } from '../../src/auth/verifier.ts'
+import { loadLocalKey } from '../../src/auth/local-key.ts'
 
 const COMMAND = fileURLToPath(new URL('../../src/commands/token.ts', import.meta.url))
 const SECRET = 'x'.repeat(64)

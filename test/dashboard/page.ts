@@ -2,7 +2,7 @@
 import type { AddressInfo } from 'node:net'
 import type { Browser, BrowserContextOptions, Page, Request } from 'playwright-core'
 import { listen } from '../../src/http/server.ts'
-import { signLocalToken, type Grant } from '../../src/http/local-key.ts'
+import { signLocalToken, type Grant } from '../../src/auth/local-key.ts'
 import { readConfig } from '../../src/config.ts'
 import { startService } from '../support.ts'
 import { launch } from './browser.ts'

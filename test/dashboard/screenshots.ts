@@ -52,7 +52,7 @@ const PICTURES: readonly Picture[] = [
 ]
 
 const dataDir = await mkdtemp(join(tmpdir(), 'analytics-screenshots-'))
-const service = spawn(process.execPath, ['--import', 'tsx', 'src/commands/demo.ts'], {
+const service = spawn(process.execPath, ['--import', 'tsx', 'src/commands/demo/index.ts'], {
   cwd: ROOT,
   env: { ...process.env, DATA_DIR: dataDir, HOST: '127.0.0.1', PORT: '0', LOG_LEVEL: 'error' },
   stdio: ['ignore', 'pipe', 'inherit'],

@@ -5,7 +5,7 @@ import { createRequire } from 'node:module'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { readConfig } from '../../src/config.ts'
-import { loadLocalKey, signLocalToken } from '../../src/http/local-key.ts'
+import { loadLocalKey, signLocalToken } from '../../src/auth/local-key.ts'
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 const TSX = pathToFileURL(createRequire(import.meta.url).resolve('tsx')).href
@@ -150,7 +150,7 @@ export class ServiceProcess {
   }
 
   #isClickHouse(command: string): boolean {
-    return command.includes('embedded-server') && command.includes(this.#options.dataDir)
+    return command.includes('embedded/server') && command.includes(this.#options.dataDir)
   }
 
   /** A token that the service's own key signs. */

@@ -4,7 +4,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { gzipSync } from 'node:zlib'
-import type { Receipt } from '../../src/ingest/decide.ts'
+import type { Receipt } from '../../src/ingest/deduplicate.ts'
 import { EVENT_TYPES } from '../reference.ts'
 import type { Dice } from './dice.ts'
 import type { Entry, Ledger } from './ledger.ts'

@@ -2,7 +2,7 @@
 import type { Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
-import { ENDPOINTS } from '../../src/analytics/endpoints.ts'
+import { ENDPOINTS } from '../../src/analytics/endpoints/index.ts'
 import { Store, tenantSql } from '../../src/clickhouse/store.ts'
 import { listen } from '../../src/http/server.ts'
 import { startService, type TestService } from '../support.ts'

@@ -1,7 +1,7 @@
 /** What the log says of a request: one line, loud where it matters, and nothing that names a person. */
 import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
 import { Store } from '../../src/clickhouse/store.ts'
-import { unavailable } from '../../src/http/errors.ts'
+import { unavailable } from '../../src/domain/errors.ts'
 import { startService, type TestService } from '../support.ts'
 import { authorization } from '../tokens.ts'
 

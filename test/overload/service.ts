@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { END_WITH_PARENT } from '../../bench/support.ts'
 import { readConfig } from '../../src/config.ts'
-import { loadLocalKey, signLocalToken } from '../../src/http/local-key.ts'
+import { loadLocalKey, signLocalToken } from '../../src/auth/local-key.ts'
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 const START_MS = 60_000

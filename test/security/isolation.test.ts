@@ -7,7 +7,7 @@
  */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { Store, tenantSql, type Asker, type TenantSql } from '../../src/clickhouse/store.ts'
-import { AnswerCache } from '../../src/http/answer-cache.ts'
+import { AnswerCache } from '../../src/analytics/result-cache.ts'
 import { queryString, type Caller, type Params } from '../support.ts'
 import { CROWD_DAY, eventsOf, startWorld, type Company, type Question, type Seen, type World } from './companies.ts'
 

@@ -1,0 +1,79 @@
+/** GET /analytics/assistants: what each assistant did in the range, busiest first, and which fell idle. */
+import { MANY_ROWS, tenantSql, type Store } from '../../clickhouse/store.ts'
+import { toIso } from '../../time/calendar.ts'
+import { endpoint } from '../endpoint.ts'
+import { NOTHING, toChange, toMetrics, type Figures } from '../figures.ts'
+import { ACROSS_LEVELS, type Range } from '../../rollups/granularities.ts'
+import { common, range } from '../parameters.ts'
+import {
+  entryOf,
+  filters,
+  inRaw,
+  inSpans,
+  partParams,
+  partsOf,
+  RAW_ENTRY,
+  RAW_SUMMED,
+  rowsOf,
+  SPAN_ENTRY,
+  spanParams,
+  SUMMED,
+  SUMS,
+  type Scope,
+} from '../../rollups/plan.ts'
+
+export const assistants = endpoint({
+  parameters: { ...range, ...common },
+
+  async answer({ store, names, scope, parameters }) {
+    const { startDate, endDate } = parameters
+    const before = { from: startDate - (endDate - startDate), to: startDate }
+    const rows = await perAssistant(store, scope, [before, { from: startDate, to: endDate }])
+    const nameOf = await names.names(scope.tenant, 'assistant', [...new Set(rows.map((row) => row.assistant))], scope.onQuery)
+    const byAssistant = new Map<number, { earlier: Figures; current: Figures }>()
+    for (const row of rows) {
+      const pair = byAssistant.get(row.assistant) ?? { earlier: NOTHING, current: NOTHING }
+      pair[row.entry === startDate ? 'current' : 'earlier'] = row
+      byAssistant.set(row.assistant, pair)
+    }
+    const list = [...byAssistant].map(([number, { earlier, current }]) => {
+      const [metrics, previous] = [toMetrics(current), toMetrics(earlier)]
+      return {
+        assistant: nameOf.get(number) ?? '',
+        ...metrics,
+        share: 0,
+        idle: metrics.total === 0,
+        lastActiveAt: toIso(current.lastAt || earlier.lastAt),
+        previous,
+        change: toChange(metrics, previous),
+      }
+    })
+    const all = list.reduce((sum, { total }) => sum + total, 0)
+    for (const entry of list) entry.share = all === 0 ? 0 : entry.total / all
+    list.sort((a, b) => b.total - a.total || Buffer.compare(Buffer.from(a.assistant), Buffer.from(b.assistant)))
+    return { covers: { from: before.from, to: endDate }, data: list }
+  },
+})
+
+/** The totals of every assistant over each of a few contiguous ranges; assistants without events in one have no row. */
+function perAssistant(store: Store, scope: Scope, ranges: readonly Range[]) {
+  const parts = partsOf(scope, 'activity', ranges, scope.users ? [] : ACROSS_LEVELS)
+  const raw = `
+    SELECT ${RAW_ENTRY}, assistant_no, ${RAW_SUMMED}, groupBitmapState(user_no) AS users
+    FROM events
+    WHERE tenant = {tenant:UInt32} AND ${inRaw(parts, scope)}${filters(scope)}
+    GROUP BY entry, assistant_no` as const
+  const spans = `
+    SELECT ${SPAN_ENTRY}, assistant_no, ${SUMMED}, users
+    FROM activity
+    WHERE tenant = {tenant:UInt32} AND ${inSpans(parts, 'assistants')} AND assistant_no > 0${filters({ ...scope, users: null })}` as const
+  const source = rowsOf(parts, spans, raw)
+  return store.read<Figures & { entry: number; assistant: number }>(
+    scope,
+    'assistants',
+    tenantSql(`SELECT entry, assistant_no AS assistant, ${SUMS}, groupBitmapMerge(users) AS activeUsers
+     FROM (${source}) GROUP BY entry, assistant_no`),
+    { ...partParams(parts, scope), ...spanParams(parts, 'assistants'), entries: ranges.map(entryOf) },
+    scope.users ? {} : MANY_ROWS,
+  )
+}

@@ -1,0 +1,134 @@
+/** GET /analytics/events: the raw log, newest first, by page or by cursor. */
+import { FEW_ROWS, tenantSql, type Store } from '../../clickhouse/store.ts'
+import { badRequest } from '../../domain/errors.ts'
+import { toIso, type Instant } from '../../time/calendar.ts'
+import { endpoint } from '../endpoint.ts'
+import { eventsFile, selection, selectionParams, type Cutting } from '../export/events-file.ts'
+import { toMetrics } from '../figures.ts'
+import { fileHeaders, format, formatOf, type FileFormat } from '../export/formats.ts'
+import { common, eventType, openLimit, range, skip, text, type EventType } from '../parameters.ts'
+import type { Scope } from '../../rollups/plan.ts'
+import { totalsOf } from '../../rollups/sums.ts'
+
+/** Events of a page where no limit is given. */
+const PAGE_SIZE = 50
+
+export const events = endpoint({
+  parameters: {
+    ...range,
+    eventType,
+    format,
+    limit: openLimit(`Events of the answer. Where it is not given, ${PAGE_SIZE} in \`json\` and all in the other formats.`, PAGE_SIZE),
+    skip,
+    cursor: text(
+      (value) => readCursor(value) !== null,
+      'wants a nextCursor of this endpoint',
+      'Goes on after a page: its `pagination.nextCursor`.',
+      writeCursor({ at: 1298550180000, id: '4c2f0cbb5d83b8e0' }),
+    ),
+    ...common,
+  },
+
+  async answer({ store, scope, parameters }) {
+    const { startDate: from, endDate: to, limit: size = PAGE_SIZE, skip: skipped } = parameters
+    const cursor = cursorOf(parameters)
+    const [[totals], rows] = await Promise.all([
+      totalsOf(store, scope, 'events_total', [{ from, to }], 'counts'),
+      page(store, scope, { from, to, type: parameters.eventType, size, skipped, cursor }),
+    ])
+    const metrics = toMetrics(totals)
+    const listed = rows.slice(0, size)
+    const last = listed.at(-1)
+    return {
+      covers: { from, to },
+      data: listed.map(({ at, metadata, ...row }) => ({
+        id: row.id,
+        eventType: row.eventType,
+        timestamp: toIso(at),
+        assistant: row.assistant,
+        user: row.user || null,
+        cost: row.cost,
+        inputTokens: row.inputTokens,
+        outputTokens: row.outputTokens,
+        model: row.model || null,
+        traceId: row.traceId || null,
+        metadata: metadata === '' ? null : (JSON.parse(metadata) as unknown),
+      })),
+      pagination: {
+        limit: size,
+        skip: skipped,
+        total: parameters.eventType ? metrics[parameters.eventType] : metrics.total,
+        nextCursor: rows.length > size && last ? writeCursor(last) : null,
+      },
+    }
+  },
+
+  export: {
+    wanted: (asked) => formatOf(asked) !== 'json',
+
+    async open({ store, scope, parameters, accept }) {
+      const { startDate: from, endDate: to, eventType: type, limit: size, skip: skipped } = parameters
+      const asked = formatOf({ parameters, accept }) as FileFormat
+      return {
+        headers: fileHeaders(asked, 'events', from, to),
+        chunks: await eventsFile(store, scope, asked, { from, to, type, size, skipped, cursor: cursorOf(parameters) }),
+      }
+    },
+  },
+})
+
+/** @throws ApiError 400 where the page is named twice */
+function cursorOf({ cursor: given, skip: skipped }: { cursor?: string | undefined; skip: number }): Position | null {
+  const cursor = given === undefined ? null : readCursor(given)
+  if (cursor && skipped > 0) throw badRequest([{ parameter: 'skip', message: 'cannot be combined with cursor' }])
+  return cursor
+}
+
+interface EventRow {
+  id: string
+  eventType: EventType
+  at: Instant
+  assistant: string
+  user: string
+  cost: number
+  inputTokens: number
+  outputTokens: number
+  model: string
+  traceId: string
+  metadata: string
+}
+
+/** One page and one row more, which tells whether there is another page. */
+function page(store: Store, scope: Scope, wanted: Cutting & { readonly size: number }) {
+  return store.read<EventRow>(
+    scope,
+    'events',
+    tenantSql(`SELECT id, event_type AS eventType, toUnixTimestamp64Milli(timestamp) AS at, assistant, user,
+       cost_nanos / 1e9 AS cost, input_tokens AS inputTokens, output_tokens AS outputTokens, model,
+       trace_id AS traceId, metadata
+     ${selection(wanted, scope)}
+     LIMIT {size:UInt32} OFFSET {skipped:UInt64}`),
+    { ...selectionParams(wanted, scope), size: wanted.size + 1 },
+    scope.users ? {} : FEW_ROWS,
+  )
+}
+
+/** The last event of a page; the next page begins after it in (timestamp, id) order. */
+export interface Position {
+  at: Instant
+  id: string
+}
+
+function writeCursor({ at, id }: Position): string {
+  return Buffer.from(JSON.stringify([at, id])).toString('base64url')
+}
+
+function readCursor(cursor: string): Position | null {
+  try {
+    const [at, id, ...more] = JSON.parse(Buffer.from(cursor, 'base64url').toString()) as unknown[]
+    const valid = Number.isSafeInteger(at) && (at as number) >= 0 && (at as number) < 2 ** 42
+    return valid && typeof id === 'string' && more.length === 0 ? { at: at as number, id } : null
+  } catch {
+    return null
+  }
+}

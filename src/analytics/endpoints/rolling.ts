@@ -1,0 +1,39 @@
+/** GET /analytics/rolling: the last `window` × 24 hours, the same before it, how each figure moved, and a daily series. */
+import { periodsBetween, toIso } from '../../time/calendar.ts'
+import { endpoint } from '../endpoint.ts'
+import { NOTHING, toChange, toMetrics } from '../figures.ts'
+import { common, endDate, window } from '../parameters.ts'
+import { seriesOf } from '../../rollups/sums.ts'
+
+const DAY_MS = 86_400_000
+
+export const rolling = endpoint({
+  parameters: { window, endDate, ...common },
+
+  async answer({ store, scope, now, parameters }) {
+    const { timezone } = parameters
+    const to = parameters.endDate ?? now
+    const from = to - parameters.window * DAY_MS
+    const before = { from: from - parameters.window * DAY_MS, to: from }
+    const days = periodsBetween('day', from, to, timezone)
+    const totals = await seriesOf(store, scope, 'rolling', before, days)
+    const [metrics, previous] = [toMetrics(totals.whole), toMetrics(totals.before)]
+    return {
+      covers: { from: before.from, to: parameters.endDate ?? Infinity },
+      data: {
+        window: parameters.window,
+        startDate: toIso(from),
+        endDate: toIso(to),
+        ...metrics,
+        previous: { startDate: toIso(before.from), endDate: toIso(from), ...previous },
+        change: toChange(metrics, previous),
+        series: days.map((day, at) => ({
+          periodKey: day.key,
+          startDate: toIso(day.from),
+          endDate: toIso(day.to),
+          ...toMetrics(totals.series[at] ?? NOTHING),
+        })),
+      },
+    }
+  },
+})

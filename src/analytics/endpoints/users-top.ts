@@ -1,0 +1,119 @@
+/**
+ * GET /analytics/users/top: the most active users of the range; ties break by user id. Who may be on the list comes from
+ * lists of the spans' most active (user-ranks.ts), or else from all users; then the figures of those few are read.
+ */
+import { MANY_ROWS, tenantSql, type Store } from '../../clickhouse/store.ts'
+import { toIso } from '../../time/calendar.ts'
+import { endpoint } from '../endpoint.ts'
+import { toMetrics, type TotalsRow } from '../figures.ts'
+import { USER_LEVELS, type Parts } from '../../rollups/granularities.ts'
+import { common, limit, range } from '../parameters.ts'
+import {
+  filters,
+  inRaw,
+  inSpans,
+  partParams,
+  partsOf,
+  RAW_SUMMED,
+  rowsOf,
+  spanParams,
+  SUMMED,
+  SUMS,
+  type Scope,
+} from '../../rollups/plan.ts'
+
+export const usersTop = endpoint({
+  parameters: { ...range, limit: limit(10, 'Users on the list.'), ...common },
+
+  async answer({ store, names, ranks, scope, now, parameters }) {
+    const { startDate, endDate, limit: places } = parameters
+    // Users are pre-summed over all assistants: with a filter by assistant, or by user, the raw log is the source.
+    const levels = scope.assistants || scope.users ? [] : USER_LEVELS
+    const parts = partsOf(scope, 'user_activity', [{ from: startDate, to: endDate }], levels)
+    const candidates =
+      (await ranks.shortlist(scope, parts, places, now)) ?? (await ranking(store, scope, parts, places))
+    const rows = candidates.length === 0 ? [] : await details(store, scope, parts, candidates)
+    const top = rows
+      .map(({ user, assistants, lastAt, ...sums }) => {
+        const { activeUsers: _, ...metrics } = toMetrics({ ...sums, lastAt, activeUsers: 1 })
+        return { user, ...metrics, assistants, lastActiveAt: toIso(lastAt) }
+      })
+      .sort((a, b) => b.total - a.total)
+    const least = top[places - 1]?.total ?? 0
+    const listed = top.filter(({ total }) => total >= least)
+    const nameOf = await names.names(scope.tenant, 'user', listed.map(({ user }) => user), scope.onQuery)
+    return {
+      covers: { from: startDate, to: endDate },
+      data: listed
+        // Who is being removed right now has no name any more.
+        .flatMap((entry) => (nameOf.has(entry.user) ? [{ ...entry, user: nameOf.get(entry.user) as string }] : []))
+        .sort((a, b) => b.total - a.total || Buffer.compare(Buffer.from(a.user), Buffer.from(b.user)))
+        .slice(0, places),
+    }
+  },
+})
+
+interface Ranked {
+  user: number
+  total: number
+}
+
+/** So many users more than asked are ranked at first, to see whether a tie at the end of the list is complete. */
+const TIE_MARGIN = 1_000
+
+/** Who is on the list and who ties for its last place, from all users of the range; in no order. */
+async function ranking(store: Store, scope: Scope, parts: Parts, places: number): Promise<number[]> {
+  const raw = `
+    SELECT user_no, toUInt64(1) AS events FROM events
+    WHERE tenant = {tenant:UInt32} AND ${inRaw(parts, scope)} AND user != ''${filters(scope)}` as const
+  const spans = `
+    SELECT user_no, events
+    FROM user_activity
+    WHERE tenant = {tenant:UInt32} AND ${inSpans(parts, 'users')}` as const
+  const source = rowsOf(parts, spans, raw)
+  const totals = `SELECT user_no AS user, sum(events) AS total FROM (${source}) GROUP BY user_no` as const
+  const params = { ...partParams(parts, scope), ...spanParams(parts, 'users'), limit: places, margin: places + TIE_MARGIN }
+  let rows = await store.read<Ranked>(
+    scope,
+    'users_top',
+    tenantSql(`${totals} ORDER BY total DESC LIMIT {margin:UInt32}`),
+    params,
+    scope.users ? {} : MANY_ROWS,
+  )
+  const tied = rows[places - 1]?.total ?? 0
+  if (rows.length === places + TIE_MARGIN && rows.at(-1)?.total === tied) {
+    // More users tie for the last places than were read: let ClickHouse order them by name.
+    rows = await store.read<Ranked>(
+      scope,
+      'users_top_tied',
+      tenantSql(`SELECT user, total FROM (${totals} HAVING total >= {tied:UInt64}) AS ranked
+       INNER JOIN (SELECT number, min(name) AS name FROM names
+                   WHERE tenant = {tenant:UInt32} AND kind = 'user' GROUP BY number) AS named ON named.number = ranked.user
+       ORDER BY total DESC, name LIMIT {limit:UInt32}`),
+      { ...params, tied },
+    )
+  }
+  return rows.filter(({ total }) => total >= tied).map(({ user }) => user)
+}
+
+/** All figures of the users on the list. */
+function details(store: Store, scope: Scope, parts: Parts, listed: readonly number[]) {
+  const raw = `
+    SELECT user_no, ${RAW_SUMMED}, groupUniqArray(assistant_no) AS assistants
+    FROM events
+    WHERE tenant = {tenant:UInt32} AND ${inRaw(parts, scope)} AND user_no IN {listed:Array(UInt32)}${filters(scope)}
+    GROUP BY user_no` as const
+  const spans = `
+    SELECT user_no, ${SUMMED}, assistants
+    FROM user_activity
+    WHERE tenant = {tenant:UInt32} AND ${inSpans(parts, 'users')} AND user_no IN {listed:Array(UInt32)}` as const
+  const source = rowsOf(parts, spans, raw)
+  return store.read<Omit<TotalsRow, 'activeUsers'> & { user: number; assistants: number }>(
+    scope,
+    'users_top_details',
+    tenantSql(`SELECT user_no AS user, ${SUMS}, length(groupUniqArrayArray(assistants)) AS assistants FROM (${source}) GROUP BY user_no`),
+    { ...partParams(parts, scope), ...spanParams(parts, 'users'), listed },
+    // With ragged ends it takes 35 ms to find these users there by projection, and 10 to read everybody's events.
+    { use_uncompressed_cache: 1, ...(scope.users ? {} : { optimize_use_projections: 0 }) },
+  )
+}

@@ -1,0 +1,262 @@
+/**
+ * POST /mcp: the GET endpoints as tools of the Model Context Protocol, so that an agent can ask whether something broke.
+ *
+ * Each call of a tool is a request to the endpoint by the same token, so tokens, limits, kept answers and errors are those
+ * of the API and are written nowhere else. Nothing is kept between requests but the calls under way, for cancelling.
+ */
+import { randomUUID } from 'node:crypto'
+import type { Transport } from '@modelcontextprotocol/sdk/shared/transport.js'
+import type { CallToolResult, GetPromptResult, Tool } from '@modelcontextprotocol/sdk/types.js'
+import type { Context } from 'hono'
+import { ENDPOINTS } from '../../analytics/endpoints/index.ts'
+import { requireScope, type Verifier } from '../../auth/verifier.ts'
+import { ApiError, type Complaint } from '../../domain/errors.ts'
+import type { TenantLimits } from '../../limits/tenant-limits.ts'
+import type { Observed } from '../../observe/requests.ts'
+import { parametersOf, WORDS } from '../reference/document.ts'
+
+type Path = keyof typeof ENDPOINTS
+
+export interface McpParts {
+  /** The service itself. */
+  readonly request: (url: string, init: RequestInit) => Response | Promise<Response>
+  readonly verifier: Verifier
+  readonly limits: TenantLimits
+  /** Origins whose pages may call. */
+  readonly origins: readonly string[]
+}
+
+/** Calls of tools are short; so is a batch of a hundred of them. */
+const MAX_BODY_BYTES = 262_144
+/** About as much as a model can read; a longer answer is refused with the advice to ask for less. */
+const MAX_ANSWER_BYTES = 262_144
+
+const FIGURES = 'Figures: messages, tasks, completionRate, cost in USD, tokens.'
+
+/** What an agent is told of an endpoint beyond the words of the reference. */
+const FOR_AGENTS: Readonly<Record<Path, string>> = {
+  '/analytics/overview': FIGURES,
+  '/analytics/metrics': FIGURES,
+  '/analytics/rolling': FIGURES,
+  '/analytics/events': 'Use it to see what is behind a figure. Events carry a traceId where the sender gave one.',
+  '/analytics/assistants': FIGURES,
+  '/analytics/users/top': FIGURES,
+  '/analytics/snapshots': `For an answer to read, leave \`format\` out. ${FIGURES}`,
+  '/analytics/regressions':
+    'Start here to find out whether something broke. The query of a finding’s `evidence` holds the arguments of the tool ' +
+    '`events` that show it. `status` is ok, regressed or insufficient_data.',
+}
+
+const INSTRUCTIONS =
+  'Analytics of a fleet of AI assistants. To find out whether something broke, call regressions; to see why, call events ' +
+  'with the arguments in the evidence of a finding. Counts are incomingMessages, outgoingMessages, tasksInitiated, ' +
+  'tasksCompleted and their total; completionRate is null where no task was initiated. Dates in answers are UTC.'
+
+/**
+ * The routes of /mcp.
+ * @returns answers a request to /mcp of whatever method
+ */
+export function createMcp(parts: McpParts): (c: Context) => Promise<Response> {
+  const paths = new Map((Object.keys(ENDPOINTS) as Path[]).map((path) => [nameOf(path), path]))
+  const tools = [...paths.values()].map(toolOf)
+  /** By tenant, session and request: what a later request may cancel. */
+  const underWay = new Map<string, AbortController>()
+  let loading: ReturnType<typeof loadSdk> | undefined
+
+  return async (c) => {
+    checkOrigin(c, parts.origins)
+    if (c.req.method !== 'POST') {
+      throw new ApiError(405, 'method_not_allowed', 'This endpoint knows POST: it has no stream and no session to end.', {
+        headers: { Allow: 'POST' },
+      })
+    }
+    const authorization = c.req.header('Authorization')
+    const principal = await parts.verifier.verify(authorization)
+    ;(c.get('observed') as Observed).tenant = principal.tenant
+    requireScope(principal, 'analytics:read')
+    const headers = new Headers(parts.limits.count(principal.tenant))
+    headers.set('Cache-Control', 'no-store')
+
+    // 230 ms of loading, which the start of the service is spared.
+    const sdk = await (loading ??= loadSdk())
+    // It names the caller's run of requests and nothing else, so that the ids of two callers are told apart.
+    const session = c.req.header('Mcp-Session-Id')
+    const keyOf = (id: string | number) => JSON.stringify([principal.tenant, session, id])
+    const server = new sdk.Server(
+      { name: 'agnt-analytics', title: 'AGNT Analytics', version: '1' },
+      { capabilities: { tools: {}, prompts: {} }, instructions: INSTRUCTIONS, jsonSchemaValidator: sdk.validator },
+    )
+    server.setRequestHandler(sdk.ListToolsRequestSchema, () => ({ tools }))
+    server.setRequestHandler(sdk.CallToolRequestSchema, async ({ params }, { requestId, signal }) => {
+      const path = paths.get(params.name)
+      if (!path) throw new sdk.McpError(sdk.ErrorCode.InvalidParams, `There is no tool ${params.name.slice(0, 100)}.`)
+      const cancelling = new AbortController()
+      if (session) underWay.set(keyOf(requestId), cancelling)
+      try {
+        return await call(parts, path, params.arguments ?? {}, {
+          headers: { Authorization: authorization as string, 'X-Request-Id': c.get('requestId') as string },
+          signal: AbortSignal.any([signal, cancelling.signal, c.req.raw.signal]),
+        })
+      } finally {
+        if (underWay.get(keyOf(requestId)) === cancelling) underWay.delete(keyOf(requestId))
+      }
+    })
+    server.setNotificationHandler(sdk.CancelledNotificationSchema, ({ params }) => {
+      if (params.requestId !== undefined) underWay.get(keyOf(params.requestId))?.abort()
+    })
+    server.setRequestHandler(sdk.ListPromptsRequestSchema, () => ({ prompts: [OVERNIGHT] }))
+    server.setRequestHandler(sdk.GetPromptRequestSchema, ({ params }) => {
+      if (params.name === OVERNIGHT.name) return overnight(params.arguments)
+      throw new sdk.McpError(sdk.ErrorCode.InvalidParams, `There is no prompt ${params.name.slice(0, 100)}.`)
+    })
+
+    const transport = new sdk.WebStandardStreamableHTTPServerTransport({
+      enableJsonResponse: true,
+      maxRequestBodySize: MAX_BODY_BYTES,
+    })
+    // Its optional callbacks are declared in a way that exactOptionalPropertyTypes tells apart from Transport's.
+    await server.connect(transport as Transport)
+    try {
+      const response = await transport.handleRequest(c.req.raw)
+      for (const [name, value] of headers) response.headers.set(name, value)
+      if (!session) response.headers.set('Mcp-Session-Id', randomUUID())
+      return response
+    } finally {
+      await server.close()
+    }
+  }
+}
+
+async function loadSdk() {
+  const [server, transport, types, ajv] = await Promise.all([
+    import('@modelcontextprotocol/sdk/server/index.js'),
+    import('@modelcontextprotocol/sdk/server/webStandardStreamableHttp.js'),
+    import('@modelcontextprotocol/sdk/types.js'),
+    import('@modelcontextprotocol/sdk/validation/ajv'),
+  ])
+  // Each server would make one of its own, which takes longer than all the rest of a request.
+  return { ...server, ...transport, ...types, validator: new ajv.AjvJsonSchemaValidator() }
+}
+
+/**
+ * Pages of other sites must not reach a service on the reader's own machine. A page of the same host is let in on a
+ * loopback address alone: under any other name the page may have been put there by whoever owns that name (DNS rebinding).
+ */
+function checkOrigin(c: Context, allowed: readonly string[]): void {
+  const origin = c.req.header('Origin')
+  if (origin === undefined || allowed.includes(origin) || allowed.includes('*')) return
+  const url = URL.canParse(origin) ? new URL(origin) : undefined
+  const host = c.req.header('Host') ?? new URL(c.req.url).host
+  if (url && url.host === host && ['localhost', '127.0.0.1', '[::1]'].includes(url.hostname)) return
+  throw new ApiError(403, 'forbidden', 'Pages of this origin may not call the service; CORS_ORIGINS names those that may.')
+}
+
+/** Calls the endpoint; what is not a 200 becomes a tool error that says all that is wrong. */
+async function call(
+  { request }: McpParts,
+  path: Path,
+  given: Record<string, unknown>,
+  init: { headers: Record<string, string>; signal: AbortSignal },
+): Promise<CallToolResult> {
+  const { query, complaints } = queryOf(given)
+  if (query.get('format') === 'parquet') complaints.push({ parameter: 'format', message: 'wants json, ndjson or csv: parquet is no text' })
+  if (complaints.length > 0) return failed('400 bad_request: Some arguments cannot be used.', complaints)
+  const response = await request(`${path}?${query}`, init)
+  const text = await boundedText(response)
+  if (text === undefined) {
+    const smaller = 'limit' in ENDPOINTS[path].parameters ? 'a lower limit' : 'a shorter range or longer periods'
+    return failed(`The answer is longer than ${MAX_ANSWER_BYTES} bytes: ask for ${smaller}.`)
+  }
+  if (!response.headers.get('Content-Type')?.startsWith('application/json')) return { content: [{ type: 'text', text }] }
+  const body = JSON.parse(text) as Record<string, unknown>
+  if (response.ok) return { content: [{ type: 'text', text }], structuredContent: body }
+  const { error } = body as { error: { code: string; message: string; details: Complaint[] } }
+  const after = response.headers.get('Retry-After')
+  const advice = after ? ` Try again in ${after} s.` : ''
+  return failed(`${response.status} ${error.code}: ${error.message}${advice}`, error.details, body)
+}
+
+function failed(message: string, details: readonly Complaint[] = [], body?: Record<string, unknown>): CallToolResult {
+  const lines = details.map((detail) => `- ${detail.parameter}: ${detail.message}`)
+  return {
+    isError: true,
+    content: [{ type: 'text', text: [message, ...lines].join('\n') }],
+    ...(body ? { structuredContent: body } : {}),
+  }
+}
+
+/** Arguments as the query string of a URL: a list is a repeated parameter, null is as good as absent. */
+function queryOf(given: Record<string, unknown>) {
+  const query = new URLSearchParams()
+  const complaints: Complaint[] = []
+  for (const [parameter, value] of Object.entries(given)) {
+    for (const one of Array.isArray(value) ? value : [value ?? []].flat()) {
+      if (['string', 'number', 'boolean'].includes(typeof one)) query.append(parameter, String(one))
+      else complaints.push({ parameter: parameter.slice(0, 100), message: 'wants a text or a number, or a list of them' })
+    }
+  }
+  return { query, complaints }
+}
+
+/** undefined where there is more of it than MAX_ANSWER_BYTES; the rest is then not made. */
+async function boundedText(response: Response): Promise<string | undefined> {
+  const chunks: Uint8Array[] = []
+  let size = 0
+  for await (const chunk of response.body ?? []) {
+    size += chunk.byteLength
+    if (size > MAX_ANSWER_BYTES) return undefined
+    chunks.push(chunk)
+  }
+  return Buffer.concat(chunks).toString()
+}
+
+/** A tool is named like its path: `users_top`. */
+const nameOf = (path: Path) => path.replace(/^\/analytics\//, '').replaceAll('/', '_')
+
+/** The words and parameters of the reference, where a list is a list and not a repeated parameter. */
+function toolOf(path: Path): Tool {
+  const parameters = parametersOf(ENDPOINTS[path].parameters)
+  return {
+    name: nameOf(path),
+    title: WORDS[path].summary,
+    description: `${WORDS[path].description} ${FOR_AGENTS[path]}`,
+    inputSchema: {
+      type: 'object',
+      properties: Object.fromEntries(parameters.map(({ name, description, schema }) => [name, { ...schema, description }])),
+      required: parameters.filter(({ required }) => required).map(({ name }) => name),
+      additionalProperties: false,
+    },
+    annotations: { readOnlyHint: true, destructiveHint: false, idempotentHint: true, openWorldHint: false },
+  }
+}
+
+const OVERNIGHT = {
+  name: 'overnight',
+  title: 'Did something break overnight?',
+  description: 'Looks for regressions of the last hours and for the events that explain them.',
+  arguments: [
+    { name: 'hours', description: 'How far to look back, 1 to 168; 24 if not given', required: false },
+    { name: 'timezone', description: 'IANA time zone of the fleet’s users; UTC if not given', required: false },
+  ],
+}
+
+function overnight(given: Record<string, string> = {}): GetPromptResult {
+  const window = /^\d{1,3}$/.test(given['hours'] ?? '') ? Number(given['hours']) : 24
+  const zone = /^[\w+/-]{1,64}$/.test(given['timezone'] ?? '') ? given['timezone'] : undefined
+  const asked = JSON.stringify({ window, ...(zone ? { timezone: zone } : {}) })
+  const text = [
+    `Did something break in the last ${window} hours?`,
+    '',
+    `1. Call regressions with ${asked}.`,
+    '2. Where status is ok, say so, with the figures of fleet. Where it is insufficient_data, say what is missing.',
+    '3. Else, for each finding, the critical ones first: call events with the arguments that the query of its evidence URL',
+    '   holds, and look for what the events have in common: user, model, metadata, traceId.',
+    '4. Report for each finding: what, which assistant, since when, how far from what is usual, and what you saw in the',
+    '   events. Say what you have not checked.',
+  ]
+  return {
+    description: OVERNIGHT.description,
+    messages: [{ role: 'user', content: { type: 'text', text: text.join('\n') } }],
+  }
+}
+

@@ -1,0 +1,581 @@
+/**
+ * GET /openapi.json: the service in OpenAPI 3.1, made from the schemas that check its requests and its answers. Written
+ * here are only words, and which header or status goes where.
+ */
+import { readFileSync } from 'node:fs'
+import { toJsonSchema, toJsonSchemaDefs, type ConversionConfig } from '@valibot/to-json-schema'
+import * as v from 'valibot'
+import { ANSWERS, BACKED_UP, ERROR_CODES, Liveness, NAMED, Readiness, RECEIVED, RECONCILED, REMOVED } from '../../analytics/answers.ts'
+import { ENDPOINTS } from '../../analytics/endpoints/index.ts'
+import { MEDIA_TYPES } from '../../analytics/export/formats.ts'
+import { MAX_ID_LENGTH } from '../../analytics/parameters.ts'
+import { backupParameters, reconcileParameters } from '../routes/operations.ts'
+import { MAX_BYTES, MAX_EVENTS } from '../../ingest/post-events.ts'
+import { sentEvent } from '../../ingest/event-schema.ts'
+
+type Path = keyof typeof ENDPOINTS
+
+/** A JSON Schema of the 2020-12 kind, as far as the reference page looks into it. */
+export interface Schema {
+  $ref?: string
+  type?: string | string[]
+  const?: unknown
+  enum?: unknown[]
+  anyOf?: Schema[]
+  properties?: Record<string, Schema>
+  items?: Schema
+  required?: string[]
+  description?: string
+  examples?: unknown[]
+  default?: unknown
+  minimum?: number
+  maximum?: number
+  minLength?: number
+  maxLength?: number
+  maxItems?: number
+  format?: string
+}
+
+export interface Parameter {
+  name: string
+  in: 'query' | 'header' | 'path'
+  required: boolean
+  description: string
+  schema: Schema
+  example?: unknown
+}
+
+export interface Reference {
+  $ref: string
+}
+
+export interface MediaType {
+  schema?: Schema
+  example?: unknown
+}
+
+export interface Answer {
+  description: string
+  headers?: Record<string, Reference>
+  content?: Record<string, MediaType>
+}
+
+export interface Operation {
+  operationId: string
+  tags: string[]
+  summary: string
+  description: string
+  security: Array<Record<string, string[]>>
+  parameters: Parameter[]
+  requestBody?: { required: true; description: string; content: Record<string, MediaType> }
+  responses: Record<string, Answer | Reference>
+  /** The query of the example; not part of OpenAPI, where an extension begins with x-. */
+  'x-query'?: Record<string, string>
+}
+
+/**
+ * A real question about the excerpt in test/data and its answer, for each endpoint; test/http/reference/openapi.test.ts asks them.
+ * For regressions it puts one day of the excerpt on seven weeks, and breaks something on the last.
+ */
+const examples = JSON.parse(readFileSync(new URL('examples.json', import.meta.url), 'utf8')) as Record<
+  Path,
+  { query: Record<string, string>; answer: unknown }
+>
+
+// ---------------------------------------------------------------------------------------------------------------- words
+
+const EVENTS = `${MAX_EVENTS.toLocaleString('en-US')} events`
+const BYTES = `${MAX_BYTES / 1_048_576} MiB`
+
+interface Words {
+  readonly operationId: string
+  readonly summary: string
+  readonly description: string
+  /** Of answers that are files, which nobody reads as they are. */
+  readonly files?: string
+}
+
+/** What the reference and the tools of /mcp say of each endpoint. */
+export const WORDS: Readonly<Record<Path, Words>> = {
+  '/analytics/overview': {
+    operationId: 'overview',
+    summary: 'Overview metrics',
+    description: 'One summary of the last complete day, 7 days or 30 days, and of the last five minutes.',
+  },
+  '/analytics/metrics': {
+    operationId: 'metrics',
+    summary: 'Detailed metrics by period',
+    description:
+      'One entry for each calendar day, ISO week or month that the range touches, oldest first, zeros included. An entry at an edge covers only what lies in the range, so the entries add up to it.',
+  },
+  '/analytics/rolling': {
+    operationId: 'rolling',
+    summary: 'Rolling window metrics',
+    description:
+      'The last `window` days up to `endDate`, the same of the window before it, how each figure moved, and a daily series. The earliest signal of a slow change.',
+  },
+  '/analytics/events': {
+    operationId: 'events',
+    summary: 'Event log',
+    description: 'The raw events of the range, newest first, as pages to be followed by `cursor`.',
+    files:
+      'Or as one file in NDJSON, CSV or Parquet that holds all of them. NDJSON can be sent back to this address as it is, but for events of users who were removed. CSV is RFC 4180 and every text in it is exact, so one may begin with `=`, `+`, `-` or `@`: a spreadsheet should import it as text.',
+  },
+  '/analytics/assistants': {
+    operationId: 'assistants',
+    summary: 'Assistant activity metrics',
+    description:
+      'What each assistant did in the range, busiest first, and against the range of the same length before. Those that were active before and are not now are `idle`.',
+  },
+  '/analytics/users/top': {
+    operationId: 'usersTop',
+    summary: 'Top users by activity',
+    description: 'The users with most events in the range, largest first; ties break by user id.',
+  },
+  '/analytics/snapshots': {
+    operationId: 'snapshots',
+    summary: 'Periodic metric snapshots',
+    description: 'One row a day, week or month, oldest first; `final` once its period is over.',
+    files:
+      'For BI tools also a file in NDJSON, CSV or Parquet. In Parquet dates are timestamps and integers have 64 bits.',
+  },
+  '/analytics/regressions': {
+    operationId: 'regressions',
+    summary: 'Did something break?',
+    description:
+      'Compares the last `window` hours, and the last half, quarter and eighth of them, with the same weekday and hours of the weeks before: completion rate, messages, tasks, cost and what fell silent, of the fleet and of each assistant. A figure that is out of line is a finding, with what is usual, how severe it is, since when, and the query of `events` that shows it. Usual is the median of the weeks; how far they spread and how few events a figure rests on decide what is out of line.',
+  },
+}
+
+/** Why each status is answered, and with which headers beside X-Request-Id. */
+const REFUSALS = {
+  400: ['BadRequest', 'Parameters or a body that cannot be used, each named in `details`; or a question that is too expensive.', []],
+  401: ['Unauthorized', 'No token, or one that is refused.', ['WWW-Authenticate']],
+  403: ['Forbidden', 'The token lacks the scope.', ['WWW-Authenticate']],
+  404: ['NotFound', 'There is nothing at this address, or nobody with this id.', []],
+  405: ['MethodNotAllowed', 'The address knows other methods, listed in `Allow`.', ['Allow']],
+  406: ['NotAcceptable', '`Accept` names no format that can be had.', ['RateLimit', 'RateLimit-Policy']],
+  408: ['TooSlow', 'The request took too long to arrive.', []],
+  409: ['InProgress', 'A request with this Idempotency-Key is still under way; of a backup, there is one of this name.', ['Retry-After']],
+  413: ['TooLarge', `More than ${BYTES}, after decompression too, or more than ${EVENTS}.`, []],
+  415: ['UnsupportedMediaType', 'A Content-Type or Content-Encoding that is not known.', []],
+  417: ['ExpectationFailed', 'Expect may say 100-continue.', []],
+  422: ['KeyReused', 'This Idempotency-Key was used with another body.', []],
+  429: ['TooManyRequests', 'The company asks too much at once.', ['RateLimit', 'RateLimit-Policy', 'Retry-After']],
+  431: ['HeadersTooLarge', 'Headers are too large.', []],
+  500: ['Internal', 'Something went wrong on the service’s side.', []],
+  503: ['Unavailable', 'Too busy, or the store is out of reach: come back later.', ['Retry-After']],
+} as const satisfies Record<(typeof ERROR_CODES)[keyof typeof ERROR_CODES], readonly [string, string, readonly Header[]]>
+
+type Status = keyof typeof REFUSALS
+
+const HEADERS = {
+  ETag: 'Validator of this answer; send it back in If-None-Match. Files, and snapshots of more than 100 rows, have none.',
+  'Content-Disposition': 'Name of the file; not where the answer is JSON.',
+  Vary: 'What else the answer depends on.',
+  'Cache-Control': 'Late events can change any range, so an answer is asked for again each time.',
+  'X-Request-Id': 'Names this request in the service’s log: the caller’s own, where it sent one of 1 to 64 letters, digits and _.:-',
+  RateLimit: 'What is left of the company’s requests, as in draft-ietf-httpapi-ratelimit-headers: `"tenant";r=…;t=1`.',
+  'RateLimit-Policy': 'Requests that a company has: `"tenant";q=…;w=1` is q a second.',
+  'Retry-After': 'Seconds until another try makes sense.',
+  'WWW-Authenticate': 'What is missing, after RFC 6750.',
+  Allow: 'Methods that the address knows.',
+} as const
+type Header = keyof typeof HEADERS
+
+// -------------------------------------------------------------------------------------------------------------- schemas
+
+const CONVERSION = {
+  target: 'draft-2020-12',
+  // What a parameter is after it was read, which is also what is to be written; how it was read is code.
+  typeMode: 'output',
+  ignoreActions: ['check', 'transform'],
+  overrideRef: ({ referenceId }) => `#/components/schemas/${referenceId}`,
+} as const satisfies ConversionConfig
+
+const DEFINITIONS = { ...NAMED, SentEvent: sentEvent }
+
+function schemaOf(schema: v.GenericSchema): Schema {
+  const { $schema: _, $defs: __, ...rest } = toJsonSchema(schema, { ...CONVERSION, definitions: DEFINITIONS })
+  return rest as Schema
+}
+
+/** The parameters that a query string is checked against, as a caller has to write them. */
+export function parametersOf(entries: v.ObjectEntries): Parameter[] {
+  return Object.entries(entries).map(([name, entry]) => {
+    const { description = '', examples: [example] = [], default: unread, ...schema } = schemaOf(entry as v.GenericSchema)
+    return {
+      name,
+      in: 'query',
+      required: (entry as v.GenericSchema).type !== 'optional',
+      description,
+      schema: unread === undefined ? schema : { ...schema, default: v.parse(entry as v.GenericSchema, undefined) },
+      ...(example === undefined ? {} : { example }),
+    }
+  })
+}
+
+// ------------------------------------------------------------------------------------------------------------ operations
+
+const TOKEN = (scope: string) => [{ token: [scope] }]
+
+const headers = (...names: Header[]) =>
+  Object.fromEntries([...names, 'X-Request-Id' as const].map((name) => [name, { $ref: `#/components/headers/${name}` }]))
+
+const refusals = (...statuses: Status[]) =>
+  Object.fromEntries(statuses.map((status) => [status, { $ref: `#/components/responses/${REFUSALS[status][0]}` }]))
+
+const LIMITED = ['RateLimit', 'RateLimit-Policy'] as const
+
+function getOperation(path: Path): Operation {
+  const { parameters } = ENDPOINTS[path]
+  const { query, answer: example } = examples[path]
+  const json = { schema: schemaOf(ANSWERS[path]), example }
+  const content: Record<string, MediaType> = { [MEDIA_TYPES.json[0]]: json }
+  const hasFormats = 'format' in parameters
+  if (hasFormats) {
+    const row = schemaOf(path === '/analytics/events' ? NAMED.Event : NAMED.Snapshot)
+    content[MEDIA_TYPES.ndjson[0]] = { schema: { ...row, description: 'One such object a line.' } }
+    content[MEDIA_TYPES.csv[0]] = { schema: { type: 'string', description: 'A line of names, then one for each row, with CRLF.' } }
+    content[MEDIA_TYPES.parquet[0]] = {}
+  }
+  const { files, description, ...words } = WORDS[path]
+  return {
+    ...words,
+    description: files ? `${description} ${files}` : description,
+    tags: ['Analytics'],
+    'x-query': query,
+    security: TOKEN('analytics:read'),
+    parameters: [
+      ...parametersOf(parameters),
+      {
+        name: 'If-None-Match',
+        in: 'header',
+        required: false,
+        description: 'The `ETag` of an earlier answer: while nothing has changed, the answer is a 304 without a body.',
+        schema: { type: 'string' },
+      },
+    ],
+    responses: {
+      200: {
+        description: hasFormats ? 'The answer, in the format asked for.' : 'The answer.',
+        headers: headers('ETag', 'Cache-Control', 'Vary', ...LIMITED, ...(hasFormats ? ['Content-Disposition' as const] : [])),
+        content,
+      },
+      304: {
+        description: 'What the caller has is still right.',
+        headers: headers('ETag', 'Cache-Control', 'Vary', ...LIMITED),
+      },
+      ...(hasFormats ? refusals(400, 401, 403, 406, 429, 500, 503) : refusals(400, 401, 403, 429, 500, 503)),
+    },
+  }
+}
+
+function postEventsOperation(): Operation {
+  const event = { $ref: '#/components/schemas/SentEvent' }
+  return {
+    operationId: 'postEvents',
+    tags: ['Ingestion'],
+    summary: 'Store events',
+    description:
+      `A JSON array of events, or one a line; up to ${EVENTS} and ${BYTES}, plain or gzip. A good event is kept though its neighbour is bad. A 2xx means that the accepted events are stored and counted everywhere; sending any of them again is harmless.`,
+    security: TOKEN('analytics:write'),
+    parameters: [
+      {
+        name: 'Content-Encoding',
+        in: 'header',
+        required: false,
+        description: 'How the body is compressed.',
+        schema: { type: 'string', enum: ['gzip', 'identity'], default: 'identity' },
+        example: 'gzip',
+      },
+      {
+        name: 'Idempotency-Key',
+        in: 'header',
+        required: false,
+        description:
+          'A repeated request with the same key and body gets the first one’s answer, and events without an id are counted once. 1 to 255 visible ASCII characters.',
+        schema: { type: 'string', minLength: 1, maxLength: 255 },
+        example: 'batch-2011-02-24-1',
+      },
+    ],
+    requestBody: {
+      required: true,
+      description: 'The events.',
+      content: {
+        'application/json': {
+          schema: { anyOf: [{ type: 'array', items: event, maxItems: MAX_EVENTS }, event] },
+          example: [EVENT_SENT],
+        },
+        'application/x-ndjson': {
+          schema: { ...event, description: 'One such object a line.' },
+          example: EVENT_SENT,
+        },
+      },
+    },
+    responses: {
+      200: {
+        description: 'What became of each event.',
+        headers: headers(...LIMITED),
+        content: { 'application/json': { schema: schemaOf(RECEIVED), example: RECEIPT } },
+      },
+      ...refusals(400, 401, 403, 409, 413, 415, 422, 429, 500, 503),
+    },
+  }
+}
+
+function deleteUserOperation(): Operation {
+  return {
+    operationId: 'deleteUser',
+    tags: ['Ingestion'],
+    summary: 'Remove a user',
+    description:
+      'Takes the user’s id, and the trace and metadata of the user’s events, out of everything that is stored. The events stay as counts of nobody, so every sum stays what it was; in the log their `user` is null. Cannot be undone. Can take minutes where the log is large; asked again after a failure it goes on where it stopped. Ids of events stay, so that an event that is sent again does not count again: they should name nobody. Not for tokens that are narrowed to assistants.',
+    security: TOKEN('analytics:admin'),
+    parameters: [
+      {
+        name: 'user',
+        in: 'path',
+        required: true,
+        description: 'Its id, percent-encoded.',
+        schema: { type: 'string', minLength: 1, maxLength: MAX_ID_LENGTH },
+        example: 'user_47c5944d63b3',
+      },
+    ],
+    responses: {
+      200: {
+        description: 'The receipt.',
+        headers: headers(...LIMITED),
+        content: { 'application/json': { schema: schemaOf(REMOVED), example: REMOVAL } },
+      },
+      ...refusals(400, 401, 403, 404, 429, 500, 503),
+    },
+  }
+}
+
+const REMOVAL = {
+  success: true,
+  data: {
+    receiptId: '0b7e4c1a-98f5-4a7b-8f0e-6f0a5c1d2e3f',
+    events: 3,
+    firstEventAt: '2011-02-24T12:30:00.000Z',
+    lastEventAt: '2011-02-24T18:02:11.000Z',
+    removedAt: '2011-02-25T08:00:00.000Z',
+  },
+}
+
+const EVENT_SENT = {
+  id: 'e-1',
+  eventType: 'incomingMessages',
+  timestamp: '2011-02-24T12:30:00Z',
+  assistant: 'support',
+  user: 'u-17',
+  inputTokens: 812,
+  outputTokens: 96,
+  model: 'small-1',
+  metadata: { channel: 'mail' },
+}
+const RECEIPT = {
+  success: true,
+  data: { accepted: 1, duplicates: 0, rejected: [] },
+}
+
+const METRICS_SHOWN = `# HELP agnt_events_total Events received: accepted (stored), duplicate, rejected.
+# TYPE agnt_events_total counter
+agnt_events_total{outcome="accepted"} 881`
+
+function otherOperations() {
+  const ready = schemaOf(Readiness)
+  const live: Operation = {
+    operationId: 'live',
+    tags: ['Operations'],
+    summary: 'Is the process alive',
+    description: 'Answers as long as the process does anything at all.',
+    security: [],
+    parameters: [],
+    responses: {
+      200: { description: 'It is.', headers: headers(), content: { 'application/json': { schema: schemaOf(Liveness), example: { status: 'ok' } } } },
+    },
+  }
+  const readiness: Operation = {
+    operationId: 'ready',
+    tags: ['Operations'],
+    summary: 'Can it answer',
+    description:
+      'Whether the store is in reach with the tables of this build, events can be stored and tokens verified, and what the last comparison of rollups with the log found.',
+    security: [],
+    parameters: [],
+    responses: {
+      200: {
+        description: 'It can.',
+        headers: headers(),
+        content: {
+          'application/json': {
+            schema: ready,
+            example: {
+              status: 'ok',
+              clickhouse: 'ok',
+              schema: 'ok',
+              ingestion: 'ok',
+              keys: 'ok',
+              idFilter: 'ok',
+              queuedEvents: 0,
+              rebuilding: [],
+              drift: null,
+            },
+          },
+        },
+      },
+      503: { description: 'It cannot; the body says what is wrong.', headers: headers(), content: { 'application/json': { schema: ready } } },
+    },
+  }
+  const metrics: Operation = {
+    operationId: 'prometheus',
+    tags: ['Operations'],
+    summary: 'Figures for Prometheus',
+    description:
+      'Totals over all companies in the text format of Prometheus, so it takes `METRICS_TOKEN` or a token with `analytics:operate`; none where the service signs its own tokens and is for this machine alone.',
+    security: [...TOKEN('analytics:operate'), {}],
+    parameters: [],
+    responses: {
+      200: { description: 'The figures.', headers: headers(), content: { 'text/plain': { schema: { type: 'string' }, example: METRICS_SHOWN } } },
+      ...refusals(401, 403, 500, 503),
+    },
+  }
+  const reconcile: Operation = {
+    operationId: 'reconcile',
+    tags: ['Operations'],
+    summary: 'Compare rollups with the log',
+    description: 'Over all companies, so it takes a scope that no company’s token should have. Can take minutes.',
+    security: TOKEN('analytics:operate'),
+    parameters: parametersOf(reconcileParameters),
+    responses: {
+      200: {
+        description: 'What differed, and what was repaired.',
+        headers: headers(),
+        content: {
+          'application/json': { schema: schemaOf(RECONCILED), example: { success: true, data: { days: 2, repaired: 0, drift: [] } } },
+        },
+      },
+      ...refusals(400, 401, 403, 500, 503),
+    },
+  }
+  const backup: Operation = {
+    operationId: 'backup',
+    tags: ['Operations'],
+    summary: 'Make a backup',
+    description: 'Of the whole database at one moment, while events go on being stored. Where it takes longer than 20 seconds, ask again by its name.',
+    security: TOKEN('analytics:operate'),
+    parameters: parametersOf(backupParameters),
+    responses: {
+      200: {
+        description: 'What was made, or that it is under way.',
+        headers: headers(),
+        content: {
+          'application/json': {
+            schema: schemaOf(BACKED_UP),
+            example: { success: true, data: { name: 'analytics-2011-02-25', status: 'complete', bytes: 21784096, files: 643 } },
+          },
+        },
+      },
+      ...refusals(400, 401, 403, 409, 500, 503),
+    },
+  }
+  return {
+    '/health/live': { get: live },
+    '/health/ready': { get: readiness },
+    '/metrics': { get: metrics },
+    '/operations/reconcile': { post: reconcile },
+    '/operations/backup': { post: backup },
+  }
+}
+
+// -------------------------------------------------------------------------------------------------------------- document
+
+export interface OpenApi {
+  openapi: '3.1.0'
+  info: { title: string; version: string; summary: string; description: string; license: { name: string; identifier: string } }
+  servers: Array<{ url: string; description: string }>
+  tags: Array<{ name: string; description: string }>
+  paths: Record<string, { get?: Operation; post?: Operation; delete?: Operation }>
+  components: {
+    securitySchemes: Record<string, object>
+    headers: Record<string, { description: string; schema: Schema }>
+    responses: Record<string, Answer>
+    schemas: Record<string, Schema>
+  }
+}
+
+export function openApi(): OpenApi {
+  const paths: OpenApi['paths'] = {}
+  for (const path of Object.keys(ENDPOINTS) as Path[]) paths[path] = { get: getOperation(path) }
+  paths['/analytics/events'] = { ...paths['/analytics/events'], post: postEventsOperation() }
+  paths['/analytics/users/{user}'] = { delete: deleteUserOperation() }
+  return {
+    openapi: '3.1.0',
+    info: {
+      title: 'AGNT Analytics',
+      version: '1.0.0',
+      summary: 'How a fleet of AI assistants is doing.',
+      description: INTRODUCTION,
+      license: { name: 'MIT', identifier: 'MIT' },
+    },
+    servers: [{ url: '/', description: 'This service.' }],
+    tags: [
+      { name: 'Analytics', description: 'Questions about the fleet, by time, assistant and user.' },
+      { name: 'Ingestion', description: 'Where the events come in.' },
+      { name: 'Operations', description: 'For those who run the service.' },
+    ],
+    paths: { ...paths, ...otherOperations() },
+    components: {
+      securitySchemes: {
+        token: {
+          type: 'http',
+          scheme: 'bearer',
+          bearerFormat: 'JWT',
+          description:
+            'A JWT of at most 8 KiB with `exp`, the company in `org`, and in `scope` one or more of `analytics:read`, `analytics:write`, to remove users `analytics:admin` and, to operate the service, `analytics:operate`. `assistants`, a list, narrows it to those.',
+        },
+      },
+      headers: Object.fromEntries(
+        Object.entries(HEADERS).map(([name, description]) => [name, { description, schema: { type: 'string' } }]),
+      ),
+      responses: Object.fromEntries(
+        Object.entries(REFUSALS).map(([status, [name, description, more]]) => [name, refusal(Number(status), description, more)]),
+      ),
+      schemas: toJsonSchemaDefs(DEFINITIONS, CONVERSION) as Record<string, Schema>,
+    },
+  }
+}
+
+function refusal(status: number, description: string, more: readonly Header[]): Answer {
+  const codes = Object.entries(ERROR_CODES).filter(([, of]) => of === status)
+  const [code = ''] = codes[0] ?? []
+  return {
+    description: `${description} \`error.code\` is ${codes.map(([name]) => `\`${name}\``).join(' or ')}.`,
+    headers: headers(...more),
+    content: {
+      'application/json': {
+        schema: { $ref: '#/components/schemas/Failure' },
+        example: {
+          success: false,
+          error: { code, message: EXAMPLES[code]?.message ?? description, details: EXAMPLES[code]?.details ?? [] },
+          requestId: 'b7f1c6a2-4e0d-4f7b-9a55-0c3c1f1b6f0e',
+        },
+      },
+    },
+  }
+}
+
+const EXAMPLES: Record<string, { message: string; details: Array<{ parameter: string; message: string }> }> = {
+  bad_request: {
+    message: 'Some parameters cannot be used.',
+    details: [{ parameter: 'limit', message: 'wants a whole number from 1 to 1000' }],
+  },
+}
+
+const INTRODUCTION = `Message volumes, task completion, active users, assistant performance and cost over any time window.
+
+Ranges are half-open: \`startDate\` is in them, \`endDate\` is not. A date is midnight in \`timezone\`, and a date-time without an offset is read there too. Dates in answers are UTC. \`assistant\` and \`user\` filter every endpoint and may be repeated. The company is the token's, never a parameter.
+
+\`POST /mcp\` is the same for agents: a server of the Model Context Protocol (Streamable HTTP, answers in JSON) whose tools are the GET endpoints below \`/analytics\`, by the same token with \`analytics:read\`.`

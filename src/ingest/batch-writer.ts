@@ -1,0 +1,335 @@
+/**
+ * The one lane through which events are stored. Batches of many callers are grouped; each group is checked against what is
+ * stored, journalled, and inserted as one block with one token. Because groups follow each other, an id is either in an
+ * earlier group, in this one, or new: that is what makes counting exactly once possible at all.
+ */
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Store } from '../clickhouse/store.ts'
+import { unavailable } from '../domain/errors.ts'
+import type { Log } from '../log.ts'
+import type { Names } from '../ids/dictionary.ts'
+import { decide, type Batch, type Receipt } from './deduplicate.ts'
+import { IdFilter, idHash } from './event-id-filter.ts'
+import { Inserts, reasonOf } from './insert.ts'
+import type { Journal } from './journal.ts'
+import { LONGEST_INSERT_MS, type Lane } from '../clickhouse/writer-lease.ts'
+import { Numbers } from '../ids/allocator.ts'
+import type { Removals } from '../maintenance/erasure.ts'
+import type { Retention } from '../maintenance/retention.ts'
+import { mergeParts, type Seals } from '../maintenance/compaction.ts'
+
+interface Waiting {
+  readonly batch: Batch
+  readonly resolve: (receipt: Receipt) => void
+  readonly reject: (error: unknown) => void
+  readonly since: number
+  readonly origin: unknown
+}
+
+/** What is told of a group of batches before it is stored. */
+export interface Group {
+  readonly events: number
+  /** How long each batch has waited, milliseconds. */
+  readonly waitedMs: readonly number[]
+  /** What `GroupObserver.origin` gave for each batch. */
+  readonly origins: readonly unknown[]
+}
+
+/** Looks on while groups of events are stored, for metrics and traces. */
+export interface GroupObserver {
+  /** Called when a batch is queued. */
+  origin(): unknown
+  /** Runs `work`, which stores the group: one receipt a batch, or undefined where it could not be stored. */
+  group(group: Group, work: () => Promise<readonly Receipt[] | undefined>): Promise<unknown>
+}
+
+/** Rows a group holds at most: one block of ClickHouse, so that the insert is one atomic part. */
+const MAX_GROUP_EVENTS = 50_000
+const SEAL_CHECK_MS = 5_000
+/** How long a group waits for callers that were answered a moment ago. */
+const GATHER_MS = 25
+/** How long the lane is kept without work. */
+const LINGER_MS = 50
+/** A caller waits this long for its batch to be stored, then is told to come back; what is journalled is stored all the same. */
+const PATIENCE_MS = 10_000
+
+export interface WriterOptions {
+  store: Store
+  names: Names
+  journal: Journal
+  seals: Seals
+  lane: Lane
+  removals: Removals
+  retention: Retention
+  filterMegabytes: number
+  /** Told before the callers are: these events of a tenant are now in every table. */
+  onStored?: (tenant: number, timestamps: readonly number[]) => void
+  observer?: GroupObserver
+  log: Log
+}
+
+export class Writer {
+  readonly #options: WriterOptions
+  readonly #filter: IdFilter
+  readonly #queue: Waiting[] = []
+  readonly #inserts: Inserts
+  readonly #numbers: Numbers
+  /** Upkeep that must not overlap with an insert. */
+  readonly #upkeep: Array<() => Promise<void>> = []
+  #wake: () => void = () => {}
+  #closing = false
+  /** Batches that were answered last, and those that waited already: so many come together if everybody sends another. */
+  #expected = 0
+  #running: Promise<void> | undefined
+  /** False while a journalled group cannot be stored: nothing may pass it, so new batches are refused at once. */
+  #healthy = true
+  #reaper: NodeJS.Timeout | undefined
+  /** Up to when, on ClickHouse's clock, the id filter knows what other instances stored; `#behind` asks for a look. */
+  #seenUntil = 0
+  #behind = false
+
+  constructor(options: WriterOptions) {
+    this.#options = options
+    this.#filter = new IdFilter(options.filterMegabytes)
+    this.#inserts = new Inserts(options)
+    this.#numbers = new Numbers(options.store, options.names, this.#inserts)
+  }
+
+  /** Completes what an earlier run left half done, then starts taking batches. */
+  async start(): Promise<void> {
+    const { journal, log, seals, removals, retention } = this.#options
+    await seals.load()
+    await removals.learn()
+    await retention.load()
+    for (const entry of await journal.pending()) {
+      log('warn', 'completing an insert of an earlier run', { name: entry.name })
+      await this.#inserts.sendUntilStored(entry, 'sent before')
+      await journal.remove(entry.name)
+    }
+    this.#running = this.#run()
+    this.#reaper = setInterval(() => this.#refuseImpatient(), 1_000).unref()
+    void this.#loadFilter()
+  }
+
+  /** Events waiting or being stored, for health figures. */
+  get queued(): number {
+    return this.#queue.reduce((sum, { batch }) => sum + batch.events.length, 0)
+  }
+
+  /** False while the ids of earlier runs are being read, and each event is looked up. */
+  get filterComplete(): boolean {
+    return this.#filter.isComplete
+  }
+
+  get healthy(): boolean {
+    return this.#healthy
+  }
+
+  /**
+   * Stores a batch. Resolves when every accepted event is written in ClickHouse, in all tables.
+   * @throws ApiError 503 where that cannot be said within PATIENCE_MS; the batch may or may not be stored by then, and
+   * sending it again with the same ids is safe
+   */
+  submit(batch: Batch): Promise<Receipt> {
+    if (this.#closing) throw unavailable('The service is shutting down.', 2)
+    if (!this.#healthy) throw unavailable('Events cannot be stored right now.', 2)
+    return new Promise((resolve, reject) => {
+      const origin = this.#options.observer?.origin()
+      this.#queue.push({ batch, resolve, reject, since: performance.now(), origin })
+      this.#wake()
+    })
+  }
+
+  /** Runs work between two groups of events, when no insert is under way. */
+  exclusive<T>(work: () => Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      this.#upkeep.push(() => work().then(resolve, reject))
+      this.#wake()
+    })
+  }
+
+  /** Stores what is queued and stops. */
+  async close(): Promise<void> {
+    this.#closing = true
+    this.#wake()
+    await Promise.race([this.#running, sleep(PATIENCE_MS, undefined, { ref: false })])
+    clearInterval(this.#reaper)
+  }
+
+  async #run(): Promise<void> {
+    const { lane, log, seals } = this.#options
+    let sealAt = 0
+    while (!this.#closing || this.#queue.length > 0) {
+      const sealing = !this.#closing && performance.now() >= sealAt && seals.due
+      if (performance.now() >= sealAt) sealAt = performance.now() + SEAL_CHECK_MS
+      try {
+        if (!sealing && this.#idle) {
+          // Callers that wait for an answer send their next batch as soon as they have it: the lane is worth keeping for
+          // a moment, since to give it up and take it again is two inserts.
+          await this.#nextBatch(LINGER_MS)
+          if (!this.#idle) continue
+          await lane.leave()
+          // Something may have come while the lane was given up.
+          if (this.#idle && !this.#closing) await this.#nextBatch(sealAt - performance.now())
+          continue
+        }
+        const turn = await lane.enter()
+        if (!turn.kept || this.#behind || seals.doubtful) await this.#catchUp()
+        // While spans are due they follow each other, but callers that wait go first.
+        if (sealing && (await seals.advance())) {
+          sealAt = 0
+          if (!seals.due) this.#merge()
+        }
+        await this.#upkeep.shift()?.()
+        await this.#gather()
+        const group = this.#takeGroup()
+        if (group.length > 0) await this.#observed(group, () => this.#storeGroup(group, turn.epoch))
+        this.#expected = group.length + this.#queue.length
+      } catch (error) {
+        log('error', 'the writer cannot go on and tries again', { error: reasonOf(error) })
+        await sleep(200)
+      }
+    }
+    await lane.leave().catch(() => {})
+  }
+
+  /** Beside the lane. What fails is done the next day. */
+  #merge(): void {
+    const { store, log } = this.#options
+    mergeParts(store).catch((error: unknown) => {
+      if (!this.#closing) log('warn', 'parts could not be merged', { error: reasonOf(error) })
+    })
+  }
+
+  get #idle(): boolean {
+    return this.#queue.length === 0 && this.#upkeep.length === 0
+  }
+
+  /**
+   * Callers that were answered together are about to send their next batches: what comes within a moment goes with the
+   * first of them, where it would wait for an insert of its own.
+   */
+  async #gather(): Promise<void> {
+    if (this.#queue.length === 0) return
+    const deadline = performance.now() + GATHER_MS
+    while (this.#queue.length < this.#expected && performance.now() < deadline) {
+      await this.#nextBatch(deadline - performance.now())
+    }
+  }
+
+  #takeGroup(): Waiting[] {
+    const group: Waiting[] = []
+    let events = 0
+    while (this.#queue.length > 0) {
+      const next = this.#queue[0] as Waiting
+      if (group.length > 0 && events + next.batch.events.length > MAX_GROUP_EVENTS) break
+      group.push(next)
+      events += next.batch.events.length
+      this.#queue.shift()
+    }
+    return group
+  }
+
+  /** A caller is not kept waiting for ever: what is still queued after a while is refused. */
+  #refuseImpatient(): void {
+    const tooOld = performance.now() - PATIENCE_MS
+    while (this.#queue[0] && this.#queue[0].since < tooOld) {
+      this.#queue.shift()?.reject(unavailable('Events cannot be stored right now.', 2))
+    }
+  }
+
+  #observed(group: readonly Waiting[], work: () => Promise<readonly Receipt[] | undefined>): Promise<unknown> {
+    const { observer } = this.#options
+    if (!observer) return work()
+    const now = performance.now()
+    return observer.group(
+      {
+        events: group.reduce((sum, { batch }) => sum + batch.events.length, 0),
+        waitedMs: group.map(({ since }) => now - since),
+        origins: group.map(({ origin }) => origin),
+      },
+      work,
+    )
+  }
+
+  /** @returns what became of each batch; undefined where the group could not be stored and its callers know */
+  async #storeGroup(group: readonly Waiting[], epoch: number): Promise<readonly Receipt[] | undefined> {
+    const { store, journal, seals, retention, log, onStored } = this.#options
+    // These events may still be on their way when their callers are sent off; a retry will find them.
+    const impatient = setTimeout(() => {
+      for (const { reject } of group) reject(unavailable('Events cannot be stored right now.', 2))
+      this.#healthy = false
+    }, PATIENCE_MS)
+    try {
+      const { inserts, receipts, added } = await decide(
+        group.map(({ batch }) => batch),
+        { store, filter: this.#filter, numbers: this.#numbers, seals, retention },
+      )
+      // Numbers of names, above all: once the group is journalled they are used, whatever becomes of ClickHouse.
+      store.assertWritten()
+      if (inserts.length > 0) {
+        const entry = await journal.write(epoch, inserts)
+        await this.#inserts.sendUntilStored(entry)
+        for (const [tenant, events] of added) {
+          for (const event of events) this.#filter.addHash(idHash(tenant, event.id))
+          onStored?.(tenant, events.map(({ timestamp }) => timestamp))
+        }
+        await journal.remove(entry.name)
+      }
+      group.forEach(({ resolve }, at) => resolve(receipts[at] as Receipt))
+      this.#healthy = true
+      return receipts
+    } catch (error) {
+      // Nothing was sent, or it was given up: no figure of these events is in any table, and the next group may try.
+      this.#healthy = true
+      log('error', 'a group of events could not be stored', { error: reasonOf(error) })
+      for (const { reject } of group) reject(unavailable('Events cannot be stored right now.', 2, error))
+      await sleep(200)
+      return undefined
+    } finally {
+      clearTimeout(impatient)
+    }
+  }
+
+  /** Learns what other instances stored since this one last looked. */
+  async #catchUp(): Promise<void> {
+    const { store, seals, removals, retention } = this.#options
+    await seals.load()
+    await removals.learn()
+    await retention.load()
+    this.#numbers.forget()
+    if (!this.#filter.isComplete) return
+    const now = await store.now()
+    await store.hashesOfIds((hash) => this.#filter.addHash(hash), this.#seenUntil - LONGEST_INSERT_MS)
+    this.#seenUntil = now
+    this.#behind = false
+  }
+
+  /** Waits for a batch, or until the time is up. */
+  #nextBatch(ms: number): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, Math.max(ms, 0))
+      timer.unref()
+      this.#wake = () => {
+        clearTimeout(timer)
+        resolve()
+      }
+    })
+  }
+
+  /** Fills the id filter with what earlier runs stored; until then every id is looked up. */
+  async #loadFilter(): Promise<void> {
+    while (!this.#closing && !this.#filter.isComplete) {
+      try {
+        const { store } = this.#options
+        this.#seenUntil = await store.now()
+        await store.hashesOfIds((hash) => this.#filter.addHash(hash))
+        this.#filter.complete()
+        this.#behind = true
+      } catch (error) {
+        this.#options.log('warn', 'the id filter could not be filled yet', { error: reasonOf(error) })
+        await sleep(1_000, undefined, { ref: false })
+      }
+    }
+  }
+}

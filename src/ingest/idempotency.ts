@@ -1,0 +1,69 @@
+/** Answers kept under an Idempotency-Key (clickhouse/006_answers.sql), so that a repeated request gets the same one. */
+import { LRUCache } from 'lru-cache'
+import { tenantSql, type Store } from '../clickhouse/store.ts'
+import { ApiError } from '../domain/errors.ts'
+import type { Names } from '../ids/dictionary.ts'
+import type { Receipt } from './deduplicate.ts'
+
+interface Kept {
+  body: string
+  answer: Receipt
+}
+
+export class Answers {
+  readonly #store: Store
+  readonly #names: Names
+  readonly #recent = new LRUCache<string, Kept>({ max: 10_000 })
+  readonly #running = new Set<string>()
+
+  constructor(store: Store, names: Names) {
+    this.#store = store
+    this.#names = names
+  }
+
+  /**
+   * Runs `work` unless the key was used before; then gives the answer of that time.
+   * @param body hex SHA-256 of the request body
+   * @param work stores the events and, in the same step, what `answer` says
+   * @throws ApiError 422 where the key belongs to another body, 409 while the first request is still under way
+   */
+  async once(
+    tenant: string,
+    key: string,
+    body: string,
+    work: (answer: { key: string; body: string }) => Promise<Receipt>,
+  ): Promise<Receipt> {
+    const name = `${tenant}\0${key}`
+    if (this.#running.has(name)) {
+      throw new ApiError(409, 'in_progress', 'A request with this Idempotency-Key is still under way.', {
+        headers: { 'Retry-After': '1' },
+      })
+    }
+    this.#running.add(name)
+    try {
+      const kept = this.#recent.get(name) ?? (await this.#stored(tenant, key))
+      if (kept) {
+        if (kept.body !== body) {
+          throw new ApiError(422, 'key_reused', 'This Idempotency-Key was used with another body.')
+        }
+        return kept.answer
+      }
+      const answer = await work({ key, body })
+      this.#recent.set(name, { body, answer })
+      return answer
+    } finally {
+      this.#running.delete(name)
+    }
+  }
+
+  async #stored(tenantName: string, key: string): Promise<Kept | undefined> {
+    const tenant = await this.#names.tenant(tenantName)
+    const rows = await this.#store.read<{ body: string; answer: string }>(
+      { tenant },
+      'answer_by_key',
+      tenantSql(`SELECT body, answer FROM answers WHERE tenant = {tenant:UInt32} AND key = {key:String} LIMIT 1`),
+      { key },
+    )
+    return rows[0] && { body: rows[0].body, answer: JSON.parse(rows[0].answer) as Receipt }
+  }
+}

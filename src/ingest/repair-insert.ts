@@ -1,0 +1,89 @@
+/**
+ * Sees to an insert of events that was sent more than once, because an attempt before may have been cut off half way.
+ *
+ * Its deduplication token lets ClickHouse complete what is missing, table by table, but does not quite settle it: for each
+ * table ClickHouse notes the token in one file and then moves the rows into place (26.7, seen with strace; the order is
+ * the other one in later sources). Killed between the two, it takes rows for stored that are not. So afterwards the rows
+ * are counted, and the days they belong to are compared with the rollups.
+ */
+import { DAY } from '../rollups/granularities.ts'
+import type { Store } from '../clickhouse/store.ts'
+import { reconcile } from '../maintenance/reconcile.ts'
+import type { Seals } from '../maintenance/compaction.ts'
+
+/** Days with a longer gap between them are compared apart. */
+const GAP_SECONDS = 16 * DAY.seconds
+/** Look-ups go in slices, to keep each query's parameters small. */
+const SLICE = 2_000
+
+export interface Completed {
+  /** Events that were missing, or there more than once, and are there once now. */
+  events: number
+  /** Days and spans of rollups that were written anew. */
+  days: number
+}
+
+/**
+ * Makes sure that every event of an insert is stored once and counted once. Runs in the writer's lane.
+ * @param rows the lines of the insert, as the writer writes them: tenant, timestamp and id come first
+ * @param insert inserts some of these lines under a new token
+ */
+export async function completeEvents(
+  store: Store,
+  seals: Seals,
+  rows: string,
+  insert: (rows: string) => Promise<void>,
+): Promise<Completed> {
+  const days = new Set<number>()
+  const byTenant = new Map<number, Map<string, string>>()
+  for (const line of rows.split('\n')) {
+    const [tenant, timestamp, id] = JSON.parse(line) as [number, string, string]
+    days.add(Math.floor(Date.parse(`${timestamp.replace(' ', 'T')}Z`) / 1000 / DAY.seconds) * DAY.seconds)
+    const lines = byTenant.get(tenant) ?? new Map<string, string>()
+    lines.set(id, line)
+    byTenant.set(tenant, lines)
+  }
+
+  const missing: string[] = []
+  for (const [tenant, lines] of byTenant) {
+    const ids = [...lines.keys()]
+    for (let at = 0; at < ids.length; at += SLICE) {
+      const slice = ids.slice(at, at + SLICE)
+      const copies = await countCopies(store, tenant, slice)
+      const doubled = slice.filter((id) => (copies.get(id) ?? 0) > 1)
+      if (doubled.length > 0) {
+        await store.deleteRows('events', 'tenant = {tenant:UInt32} AND id IN {ids:Array(String)}', { tenant, ids: doubled })
+      }
+      for (const id of slice) if (copies.get(id) !== 1) missing.push(lines.get(id) as string)
+    }
+  }
+  if (missing.length > 0) await insert(missing.join('\n'))
+
+  let repaired = 0
+  for (const { from, to } of runsOf(days)) {
+    const range = { from: from * 1000, to: to * 1000, repair: true }
+    repaired += (await reconcile(store, seals, (work) => work(), range)).repaired
+  }
+  return { events: missing.length, days: repaired }
+}
+
+async function countCopies(store: Store, tenant: number, ids: readonly string[]): Promise<Map<string, number>> {
+  const rows = await store.readInternal<{ id: string; copies: number }>(
+    'copies_of_events',
+    `SELECT id, count() AS copies FROM events WHERE tenant = {tenant:UInt32} AND id IN {ids:Array(String)} GROUP BY id
+     SETTINGS min_table_rows_to_use_projection_index = 0`,
+    { tenant, ids },
+  )
+  return new Map(rows.map(({ id, copies }) => [id, copies]))
+}
+
+/** Half-open runs of days, in seconds, that hold all of the given ones. */
+function runsOf(days: Iterable<number>): Array<{ from: number; to: number }> {
+  const runs: Array<{ from: number; to: number }> = []
+  for (const day of [...days].sort((a, b) => a - b)) {
+    const last = runs.at(-1)
+    if (last && day - last.to <= GAP_SECONDS) last.to = day + DAY.seconds
+    else runs.push({ from: day, to: day + DAY.seconds })
+  }
+  return runs
+}

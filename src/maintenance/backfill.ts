@@ -1,0 +1,201 @@
+/**
+ * Makes rollups anew from the raw log, where a migration made or changed them in a database that has events already: a
+ * file says so in its first lines, `-- rebuild: activity`, and the migrator puts that into the table `rebuilds`.
+ *
+ * Until a rollup is complete, questions leave it out and read the raw log (slow, and exact), and no span is sealed. Days
+ * of tenants are written a few at a time in the writer's lane, between groups of events: what comes meanwhile is counted
+ * by the views, and by the rewriting of a day that is still ahead. After each step the database knows how far it is, so
+ * whoever comes next goes on from there: after a kill, or another instance, which then does every other step.
+ */
+import { setTimeout as sleep } from 'node:timers/promises'
+import { DAY, SEALED, SPLIT_DAY, type RollupTable } from '../rollups/granularities.ts'
+import type { Store } from '../clickhouse/store.ts'
+import type { Log } from '../log.ts'
+import { rewriteDays, type Exclusive, type Place } from './reconcile.ts'
+import { sealFrom, splitDay, type Seals } from './compaction.ts'
+
+/** The lane is held for so much at a time: a second or two. */
+const STEP_EVENTS = 100_000
+const STEP_DAYS = 100
+/** Days are listed so many at a time, in one pass over what is left of the log. */
+const LISTED_DAYS = 10_000
+const RETRY_MS = 1_000
+
+/** `days`: all up to (tenant, day) are written; `spans`: all up to (level, start); see the table in migrate.ts. */
+const PHASES = { days: 0, spans: 1, done: 2 } as const
+
+/** Stands for no day: what was in the rollup is gone, and the first day is next. */
+const BEGUN = 1
+
+interface Position {
+  version: number
+  phase: number
+  /** A tenant, or a level. */
+  key: number
+  /** Epoch seconds. */
+  start: number
+}
+
+interface Day extends Place {
+  readonly events: number
+}
+
+export class Rebuilds {
+  readonly #store: Store
+  readonly #log: Log
+  #pending: ReadonlySet<RollupTable> = new Set()
+  #positions = new Map<RollupTable, Position>()
+  /** Days that are ahead, of the rollup that is made now. */
+  #listed: { rollup: RollupTable; days: Day[] } | undefined
+  #events = { done: 0, total: 0 }
+  #stopped = false
+
+  constructor(store: Store, log: Log) {
+    this.#store = store
+    this.#log = log
+  }
+
+  /** Rollups that are not complete; a snapshot that may be kept for the length of a request. */
+  get pending(): ReadonlySet<RollupTable> {
+    return this.#pending
+  }
+
+  /** Of each rollup that is not complete, how much is done, from 0 to 1; they are made one after the other. */
+  get progress(): Array<{ rollup: string; done: number }> {
+    const { done, total } = this.#events
+    return [...this.#pending].map((rollup) => ({
+      rollup,
+      done: rollup === this.#listed?.rollup && total > 0 ? Math.min(1, Math.round((done / total) * 1_000) / 1_000) : 0,
+    }))
+  }
+
+  /** Reads which rollups are not complete, and how far each is. */
+  async load(): Promise<void> {
+    const rows = await this.#store.readInternal<Position & { rollup: RollupTable }>(
+      'rebuilds',
+      `SELECT name AS rollup, furthest.1 AS version, furthest.2 AS phase, furthest.3 AS key, furthest.4 AS start
+       FROM (SELECT name, max((version, phase, key, start)) AS furthest FROM rebuilds GROUP BY name) ORDER BY name`,
+    )
+    this.#positions = new Map(rows.map(({ rollup, ...position }) => [rollup, position]))
+    this.#pending = new Set(rows.filter(({ phase }) => phase !== PHASES.done).map(({ rollup }) => rollup))
+  }
+
+  /** Completes what is not complete, step by step; resolves when all is done or `stop` was called. */
+  async run(seals: Seals, exclusive: Exclusive): Promise<void> {
+    const began = performance.now()
+    const rollups = [...this.#pending].join(', ')
+    if (rollups === '') return
+    this.#log('info', 'rollups are made anew from the log; until then questions read the log alone', { rollups })
+    while (this.#pending.size > 0 && !this.#stopped) {
+      try {
+        await exclusive(() => this.#step(seals))
+      } catch (error) {
+        this.#log('warn', 'a step of making rollups anew failed and is tried again', {
+          error: String((error as Error).cause ?? error),
+        })
+        await sleep(RETRY_MS, undefined, { ref: false })
+      }
+    }
+    if (this.#pending.size === 0) this.#log('info', 'rollups are complete', { rollups, ms: Math.round(performance.now() - began) })
+  }
+
+  stop(): void {
+    this.#stopped = true
+  }
+
+  /** Runs in the lane. */
+  async #step(seals: Seals): Promise<void> {
+    if (this.#stopped) return
+    await this.load()
+    const [rollup] = this.#pending
+    const position = rollup && this.#positions.get(rollup)
+    if (!position) return
+    if (position.phase === PHASES.days && position.start === 0) {
+      // Once, as a whole: to look for rows and delete them at every step takes several times as long.
+      await this.#store.deleteRows(rollup, '1')
+      await this.#store.deleteRows('user_ranks', '1')
+      return this.#record(rollup, { ...position, start: BEGUN })
+    }
+    if (position.phase === PHASES.days) return this.#writeDays(rollup, position)
+    return this.#writeSpan(rollup, position, seals)
+  }
+
+  async #writeDays(rollup: RollupTable, position: Position): Promise<void> {
+    const isAhead = ({ tenant, start }: Place) => tenant > position.key || (tenant === position.key && start > position.start)
+    if (this.#listed?.rollup !== rollup) await this.#count(rollup, position)
+    // Another instance may have done some.
+    let days = this.#listed?.rollup === rollup ? this.#listed.days.filter(isAhead) : []
+    if (days.length === 0) days = await this.#daysAfter(position)
+    if (days.length === 0) {
+      await this.#record(rollup, { ...position, phase: PHASES.spans, key: 0, start: 0 })
+      return
+    }
+    let events = 0
+    let taken = 0
+    while (taken < days.length && taken < STEP_DAYS && (taken === 0 || events + (days[taken] as Day).events <= STEP_EVENTS)) {
+      events += (days[taken++] as Day).events
+    }
+    const now = days.slice(0, taken)
+    await rewriteDays(this.#store, rollup, now)
+    const { tenant, start } = now.at(-1) as Day
+    await this.#record(rollup, { ...position, key: tenant, start })
+    this.#listed = { rollup, days: days.slice(taken) }
+    this.#events.done += events
+  }
+
+  /** The next span of a sealed level, written from its days; spans that are not sealed yet come with their seal. */
+  async #writeSpan(rollup: RollupTable, position: Position, seals: Seals): Promise<void> {
+    for (const level of SEALED.toSorted((a, b) => a.id - b.id)) {
+      if (level.id < position.key || (level === SPLIT_DAY && rollup !== 'activity')) continue
+      const [next] = await this.#store.readInternal<{ first: number; rows: number }>(
+        'rebuild_span',
+        `SELECT toUInt32(toUnixTimestamp(min(start))) AS first, count() AS rows FROM ${rollup}
+         WHERE level = ${DAY.id} AND start >= fromUnixTimestamp({from:UInt32}) AND start < fromUnixTimestamp({until:UInt32})`,
+        {
+          seconds: level.seconds,
+          from: level.id === position.key ? position.start + level.seconds : 0,
+          until: seals.sealedUntil[SEALED.indexOf(level)] ?? 0,
+        },
+      )
+      if (!next || next.rows === 0) continue
+      const start = next.first - (next.first % level.seconds)
+      if (level === SPLIT_DAY) await splitDay(this.#store, { from: start })
+      else await sealFrom(this.#store, { table: rollup, level: level.id, from: start, below: DAY.id })
+      await this.#record(rollup, { ...position, key: level.id, start })
+      return
+    }
+    await this.#record(rollup, { ...position, phase: PHASES.done, key: 0, start: 0 })
+    await this.load()
+  }
+
+  #daysAfter({ key, start }: Position): Promise<Day[]> {
+    return this.#store.readInternal<Day>(
+      'rebuild_days',
+      `SELECT tenant, toUInt32(intDiv(toUnixTimestamp(timestamp), ${DAY.seconds}) * ${DAY.seconds}) AS start, count() AS events
+       FROM events WHERE tenant >= {key:UInt32}
+       GROUP BY tenant, start HAVING (tenant, start) > ({key:UInt32}, {start:UInt32})
+       ORDER BY tenant, start LIMIT ${LISTED_DAYS}`,
+      { key, start },
+    )
+  }
+
+  /** How much there is to do, for `progress`. */
+  async #count(rollup: RollupTable, { key, start }: Position): Promise<void> {
+    const [row] = await this.#store.readInternal<{ done: number; total: number }>(
+      'rebuild_events',
+      `SELECT count() AS total, countIf((tenant, toUnixTimestamp(timestamp)) < ({key:UInt32}, {until:UInt32})) AS done FROM events`,
+      { key, until: start + DAY.seconds },
+    )
+    this.#events = row ?? { done: 0, total: 0 }
+    this.#listed = { rollup, days: [] }
+  }
+
+  async #record(rollup: RollupTable, position: Position): Promise<void> {
+    await this.#store.admin.insert({
+      table: 'rebuilds',
+      values: [{ name: rollup, ...position }],
+      format: 'JSONEachRow',
+      clickhouse_settings: { async_insert: 0, insert_deduplicate: 0, wait_end_of_query: 1 },
+    })
+  }
+}
