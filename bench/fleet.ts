@@ -10,6 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { ClickHouseClient } from '@clickhouse/client'
 import { SEALED } from '../src/rollups/granularities.ts'
 import { Store } from '../src/clickhouse/store.ts'
+import { OwnLease } from '../src/clickhouse/writer-lease.ts'
 import { mergeParts, Seals } from '../src/maintenance/compaction.ts'
 import { createLog } from '../src/log.ts'
 import { migrateDatabase } from '../src/service.ts'
@@ -175,7 +176,8 @@ async function seal(connection: Connection): Promise<void> {
   try {
     const seals = new Seals(store, Date.now)
     await seals.load()
-    while (await seals.advance());
+    const lease = new OwnLease(store)
+    while (await seals.advance(lease));
     await mergeParts(store)
   } finally {
     await store.close()

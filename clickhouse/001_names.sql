@@ -7,7 +7,8 @@
 --
 -- Numbers count up from 1 within (tenant, kind); 0 never names anything, so it can mean "the whole fleet" in `activity`
 -- and "nobody" in a filter. A row is written before the first event that uses its number, and never changes.
--- Only the one writer that holds the commit lane hands numbers out (src/ingest/), so no name has two.
+-- New names are written as a block whose deduplication token is their first number, so of instances that would give out the
+-- same numbers only one succeeds (src/ids/allocator.ts).
 
 CREATE TABLE IF NOT EXISTS names
 (
@@ -20,4 +21,4 @@ CREATE TABLE IF NOT EXISTS names
 )
 ENGINE = MergeTree
 ORDER BY (tenant, kind, name)
-SETTINGS non_replicated_deduplication_window = 1000, index_granularity = 256;
+SETTINGS non_replicated_deduplication_window = 10000, index_granularity = 256;

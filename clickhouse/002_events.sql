@@ -23,6 +23,7 @@ CREATE TABLE IF NOT EXISTS events
     -- How many of the levels that are sealed (SEALED in src/rollups/granularities.ts) were sealed over this moment when the event
     -- was accepted. The views write such a late event into those levels as well.
     late_levels   UInt8,
+    term          UInt64 CODEC(Delta, LZ4),                     -- writer_lease.term under which it was stored; 0: no other instance
     received_at   DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, LZ4),
 
     -- Finds what other instances of the service stored since a moment ago.

@@ -17,7 +17,7 @@ import { PLACES, TenantLimits } from './limits/tenant-limits.ts'
 import { operations, SelfCheck } from './http/routes/operations.ts'
 import { Answers } from './ingest/idempotency.ts'
 import { Journal } from './ingest/journal.ts'
-import { instanceName, OWN_LANE, SharedLane } from './clickhouse/writer-lease.ts'
+import { OwnLease, SharedLease } from './clickhouse/writer-lease.ts'
 import { Budget } from './ingest/post-events.ts'
 import type { Exclusive } from './maintenance/reconcile.ts'
 import { Rebuilds } from './maintenance/backfill.ts'
@@ -144,7 +144,7 @@ export async function createService(options: ServiceOptions) {
     retention,
     log,
     journal: await Journal.open(dataDir),
-    lane: config.CLICKHOUSE_URL === undefined ? OWN_LANE : new SharedLane(store, await instanceName(dataDir)),
+    lease: config.CLICKHOUSE_URL === undefined ? new OwnLease(store) : new SharedLease(store),
     filterMegabytes: config.ID_FILTER_MB,
     onStored: (tenant, timestamps) => cache.stored(tenant, timestamps),
     observer: {

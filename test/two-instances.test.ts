@@ -148,7 +148,7 @@ test('one seals and repairs while the other writes', async () => {
     // Two spans of four days end. The other one learns of it with its next turn.
     a().setNow(later)
     let sealed = 0
-    while (await a().writer.exclusive(() => a().seals.advance())) sealed++
+    while (await a().writer.exclusive((guard) => a().seals.advance(guard))) sealed++
     expect(sealed).toBeGreaterThan(0)
   } finally {
     traffic.ends = true

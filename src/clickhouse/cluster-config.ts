@@ -52,7 +52,7 @@ export function clusterSettings({ urls }: Cluster): ClickHouseSettings {
 const DISTRIBUTED: ClickHouseSettings = {
   // A shard that does not answer is an error and never a smaller number.
   skip_unavailable_shards: 0,
-  // Acknowledged is written, on every shard. The timeout is that of an insert (LONGEST_INSERT_MS in ingest/lane.ts).
+  // Acknowledged is written, on every shard. The timeout is that of an insert.
   distributed_foreground_insert: 1,
   distributed_background_insert_timeout: '10',
   // Questions about some users go to their shards alone, those about names to the tenant's.
@@ -173,7 +173,7 @@ const SHARDING_KEYS: Readonly<Record<string, string>> = {
   rebuilds: FIRST_SHARD,
   seals: FIRST_SHARD,
   answers: BY_TENANT,
-  lane: FIRST_SHARD,
+  writer_lease: FIRST_SHARD,
   migrations: FIRST_SHARD,
 }
 

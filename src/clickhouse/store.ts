@@ -217,8 +217,8 @@ function checked(client: ClickHouseClient, assertWritten: () => void): ClickHous
   return client
 }
 
-/** A name and a UUID. */
-const NAME_OF_ID = /^(\w+)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
+/** A name, the database where others look for the query by that, and a UUID. */
+const NAME_OF_ID = /^(\w+)(?::\w+)?-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
 
 export class Store {
   readonly #reader: ClickHouseClient
@@ -422,6 +422,30 @@ export class Store {
     return result.json<Row>()
   }
 
+  /** The database of the service's tables. */
+  get database(): string {
+    return this.#database
+  }
+
+  /**
+   * How many writes under the writer lease may still have an effect (writer-lease.ts): inserts that have read rows from
+   * their body, statements of maintenance, and deletions in rollups that are not through.
+   * @param inserts how the ids of inserts begin, without the database
+   * @param maintenance how the ids of maintenance statements begin
+   */
+  async runningWrites(inserts: string, maintenance: string): Promise<number> {
+    const processes = this.#cluster ? `clusterAllReplicas('${this.#cluster.name}', system.processes)` : 'system.processes'
+    const [row] = await this.adminRows<{ running: number }>(
+      `SELECT toUInt32((SELECT count() FROM ${processes}
+           WHERE (startsWith(initial_query_id, concat({inserts:String}, currentDatabase(), '-')) AND read_rows > 0)
+             OR startsWith(initial_query_id, concat({maintenance:String}, currentDatabase(), '-')))
+         + (SELECT count() FROM system.mutations
+            WHERE database = currentDatabase() AND NOT is_done AND match(table, '^(user_)?activity(_local)?$'))) AS running`,
+      { inserts, maintenance },
+    )
+    return row?.running ?? 0
+  }
+
   /** Whether the tables lie on the servers of a cluster. */
   get isClustered(): boolean {
     return this.#cluster !== undefined
@@ -461,7 +485,8 @@ export class Store {
       await server.command({
         query: `ALTER TABLE ${local}${on} ${change}`,
         query_params: params,
-        clickhouse_settings: { mutations_sync: '1', wait_end_of_query: 1 },
+        // The time in a condition is the one at which the statement began (writer-lease.ts).
+        clickhouse_settings: { mutations_sync: '1', mutations_execute_nondeterministic_on_initiator: 1, wait_end_of_query: 1 },
       })
     }
   }

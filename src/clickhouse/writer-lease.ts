@@ -1,158 +1,354 @@
 /**
- * Whose turn it is to store events. Counting exactly once rests on groups of events following each other; where several
- * instances share one ClickHouse, the lane makes their groups follow each other too.
+ * The right to write, where several instances of the service share one ClickHouse. Counting exactly once rests on this:
+ * an instance looks which events are stored, and stores the others, while nobody else stores anything.
+ *
+ * The instances take turns by a lease, a row in ClickHouse that ends by itself. A lease alone would not do: an instance can
+ * be paused, or its insert can be on its way, when the lease ends. Two rules close that gap, and no clock but ClickHouse's
+ * has a part in them:
+ *   1. Every write carries the end of its lease, and ClickHouse refuses it from then on. For an insert with a body, it looks
+ *      after the last byte of the body has arrived (`whileHeld` in the statement of the insert), so an insert that was
+ *      stalled on the network has no effect, whenever it arrives.
+ *   2. An instance that takes over from a holder which did not release the lease waits for the writes that passed this check
+ *      in time and are still running. After that, what the former holder has stored is there to be read, and nothing follows.
+ *
+ * test/clickhouse/writer-lease-model.test.ts searches the interleavings of two instances for one that breaks this.
  */
 import { randomUUID } from 'node:crypto'
-import { mkdir, readFile, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Store } from './store.ts'
 
-/** What `enter` found: `kept` where nobody else can have stored anything since this instance last entered. */
+/** A term of the lease, as this instance last extended it. */
+export interface Term {
+  /** Stored with every event that was written under it. */
+  readonly number: number
+  /**
+   * When it ends on ClickHouse's clock, as text for toDateTime64(…, 3, 'UTC'). An instance that has its ClickHouse to itself
+   * has a term that never ends.
+   */
+  readonly until: string
+}
+
+/** A turn of this instance. */
 export interface Turn {
-  readonly epoch: number
-  readonly kept: boolean
-}
-
-export interface Lane {
+  readonly term: Term
+  /** True where nobody else can have written anything since the end of this instance's last turn. */
+  readonly continued: boolean
   /**
-   * Waits for a turn. It lasts long enough for one insert.
-   * @throws where the store is out of reach or the turn does not come within a few seconds
+   * True where the holder before may have left an insert half done: its event rows are stored and its rollup rows may not
+   * be. Events received from `unsettledSince` on are concerned, epoch milliseconds on ClickHouse's clock.
    */
-  enter(): Promise<Turn>
-  /** Lets others have a turn. */
-  leave(): Promise<void>
+  readonly unsettledSince: number | null
+}
+
+/** Statements of maintenance are written under the lease too: its condition goes into their SQL. */
+export interface WriteGuard {
   /**
-   * When, on ClickHouse's clock (epoch milliseconds), somebody else's turn began after the given one of this instance;
-   * null where there was none. What this instance stored in its turn was received before that.
+   * SQL that is true while the lease lasts, by ClickHouse's clock at the start of the statement.
+   * @throws LeaseLostError where the lease is known to be over
    */
-  takenOver(epoch: number): Promise<number | null>
+  condition(): string
 }
 
-/** The lane of an instance that has its ClickHouse to itself. */
-export const OWN_LANE: Lane = {
-  enter: () => Promise.resolve({ epoch: 0, kept: true }),
-  leave: () => Promise.resolve(),
-  takenOver: () => Promise.resolve(null),
+/** SQL that fails the statement where the lease is over; a WHERE of an INSERT … SELECT. */
+export const orFail = (guard: WriteGuard): string => `throwIf(NOT (${guard.condition()}), 'the writer lease is over') = 0`
+
+/**
+ * Runs work while no event is being stored, by this instance or by another one.
+ * @param work is given the guard of the lease; every statement of it that is not idempotent needs the guard's condition
+ */
+export type WriteLock = <T>(work: (guard: WriteGuard) => Promise<T>) => Promise<T>
+
+/** The lease ended before the work under it did; nothing is known about a write that was under way. */
+export class LeaseLostError extends Error {
+  override name = 'LeaseLostError'
 }
 
-/** A turn ends by itself after this, when its holder has died. */
-const LEASE_MS = 30_000
-/** An insert that starts within a turn ends within it: the longest insert, with some slack. */
-export const LONGEST_INSERT_MS = 15_000
-/** After this, others get a chance. */
-const TURN_MS = 500
-const WAIT_MS = 8_000
-
-interface LaneRow {
-  epoch: number
-  holder: string
-  held: number
+export interface WriterLease extends WriteGuard {
+  /**
+   * Waits for a turn, or goes on with the present one.
+   * @throws where ClickHouse is out of reach or others hold the lease for WAIT_MS
+   */
+  acquire(): Promise<Turn>
+  /**
+   * The present term, extended where less than EXTEND_BELOW_MS are left of it.
+   * @throws LeaseLostError where it has ended
+   */
+  extend(): Promise<Term>
+  /** Says that what an earlier holder left half done has been put right; until then every turn says `unsettledSince`. */
+  settled(): void
+  /** Gives the lease up. Call it only when no write is under way and the outcome of each is known. */
+  release(): Promise<void>
+  /**
+   * Forgets the lease without giving it up, where the outcome of a write is not known: before the next turn, of this
+   * instance or of another one, the lease ends and the writes under it do.
+   */
+  abandon(): void
 }
 
-/** A name for this instance that outlives it, kept in its DATA_DIR. */
-export async function instanceName(dataDir: string): Promise<string> {
-  const path = join(dataDir, 'instance')
-  await mkdir(dataDir, { recursive: true })
-  await writeFile(path, randomUUID(), { flag: 'wx', mode: 0o600 }).catch((error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EEXIST') throw error
-  })
-  return (await readFile(path, 'utf8')).trim()
-}
-
-/** The lane of instances that share a database; see clickhouse/007_lane.sql. */
-export class SharedLane implements Lane {
+/** The lease of an instance that has its ClickHouse to itself: it never ends. */
+export class OwnLease implements WriterLease {
+  static readonly #term: Term = { number: 0, until: '2299-12-31 23:59:59.999' }
   readonly #store: Store
-  readonly #me: string
-  #epoch = 0
-  /** On the local monotonic clock, so that clocks need not agree. */
-  #heldSince = -Infinity
-  #heldUntil = -Infinity
-  /**
-   * The last epoch that nobody could get: a server that is killed while it stores a claim may keep the token and lose the
-   * row (see complete.ts), and would refuse every later claim of that epoch.
-   */
-  #lostEpoch = 0
+  #abandoned = false
 
-  /** @param instance a name that this instance keeps over restarts, and no other has */
-  constructor(store: Store, instance: string) {
+  constructor(store: Store) {
     this.#store = store
-    this.#me = instance
   }
 
-  async enter(): Promise<Turn> {
-    const now = performance.now()
-    if (now < this.#heldUntil - LONGEST_INSERT_MS && now < this.#heldSince + TURN_MS) {
-      return { epoch: this.#epoch, kept: true }
-    }
-    await this.leave()
-    let nobodySince = Infinity
-    for (const deadline = now + WAIT_MS; ; ) {
-      const last = await this.#last()
-      if (!last.held || last.holder === this.#me) {
-        const claimed = performance.now()
-        const epoch = Math.max(last.epoch, this.#lostEpoch) + 1
-        const winner = await this.#claim(epoch, LEASE_MS)
-        nobodySince = winner === undefined ? Math.min(nobodySince, claimed) : Infinity
-        if (winner === this.#me) {
-          const kept = last.epoch === this.#epoch && this.#epoch > 0
-          this.#epoch = epoch
-          this.#heldSince = claimed
-          this.#heldUntil = claimed + LEASE_MS
-          return { epoch: this.#epoch, kept }
+  async acquire(): Promise<Turn> {
+    if (this.#abandoned) await waitForWrites(this.#store)
+    this.#abandoned = false
+    return { term: OwnLease.#term, continued: true, unsettledSince: null }
+  }
+
+  extend = () => Promise.resolve(OwnLease.#term)
+  release = () => Promise.resolve()
+  settled = () => {}
+  condition = () => '1'
+
+  abandon(): void {
+    this.#abandoned = true
+  }
+}
+
+/** A term ends by itself after this. A holder that dies is replaced after this and a fraction of a second. */
+const LEASE_MS = 8_000
+/** A term is extended where less is left of it, so the body of an insert has at least so long to arrive. */
+const EXTEND_BELOW_MS = 6_500
+/** After so long the lease is given up where others wait for it. */
+const TURN_MS = 500
+/** An instance that waits says so once in this time. */
+const WAITING_MS = 1_000
+/** After a turn, the former holder claims the lease so much later than those who waited. */
+const STEP_BACK_MS = 120
+const WAIT_MS = 9_000
+/** Servers of a cluster each look at their own clock: so far apart they may be. */
+const CLOCK_DIFFERENCE_MS = 250
+/** A token whose row is not there after so long belongs to a claim of a server that was killed while it stored it. */
+const LOST_TOKEN_MS = 4_000
+/** Writes that passed their check in time end within this, or are not waited for any longer and named in an error. */
+const RUNNING_MS = 120_000
+
+/** Ids of inserts of events begin with this; their rows are read from the body before the lease is checked. */
+const INSERT_ID = 'insert_events:'
+/** Ids of maintenance statements under the lease begin with this. */
+const MAINTENANCE_ID = 'maintenance:'
+
+/** The id of an insert of events; others find it by its beginning while it runs. */
+export const insertId = (database: string): string => `${INSERT_ID}${database}-${randomUUID()}`
+/** The id of a statement of maintenance under the lease. */
+export const maintenanceId = (database: string): string => `${MAINTENANCE_ID}${database}-${randomUUID()}`
+
+/** The SQL condition of a write with a body: ClickHouse evaluates it for the rows, when they have arrived. */
+export const ARRIVED_IN_TIME = `throwIf(nowInBlock64(3) >= toDateTime64({until:String}, 3, 'UTC'), 'the writer lease is over') = 0`
+
+/** ClickHouse's error code of `throwIf`. */
+const THROWN_IF = '395'
+
+/** True for the error of a write that ClickHouse refused because its lease was over: it has had no effect. */
+export const isRefusedByLease = (error: unknown): boolean => (error as { code?: string } | null)?.code === THROWN_IF
+
+interface LeaseRow {
+  term: number
+  holder: string
+  released: number
+  over: number
+  /** When the first of the terms began that follow the last one which was released; epoch milliseconds. */
+  unsettledSince: number
+}
+
+/** The lease of instances that share a database; see clickhouse/007_writer_lease.sql. */
+export class SharedLease implements WriterLease {
+  readonly #store: Store
+  readonly #me = randomUUID()
+  #term: Term | undefined
+  /** On the local monotonic clock: from here on the term counts as lost without asking. */
+  #heldUntil = -Infinity
+  #turnUntil = -Infinity
+  /**
+   * The last term that nobody could get: a server that is killed while it stores a claim may keep the token and lose the
+   * row (see repair-insert.ts), and would refuse every later claim of that term.
+   */
+  #lostTerm = 0
+  /** The last term that this instance gave up by itself. */
+  #released = 0
+  #unsettledSince: number | null = null
+  /** One call after the other: a term is extended beside the work under it. */
+  #running: Promise<unknown> = Promise.resolve()
+
+  constructor(store: Store) {
+    this.#store = store
+  }
+
+  condition(): string {
+    if (!this.#term || performance.now() >= this.#heldUntil) throw new LeaseLostError('the writer lease is over')
+    return `now64(3) < toDateTime64('${this.#term.until}', 3, 'UTC')`
+  }
+
+  acquire(): Promise<Turn> {
+    return this.#inTurn(() => this.#acquire())
+  }
+
+  extend(): Promise<Term> {
+    return this.#inTurn(() => this.#extend())
+  }
+
+  release(): Promise<void> {
+    return this.#inTurn(() => this.#release())
+  }
+
+  settled(): void {
+    this.#unsettledSince = null
+  }
+
+  abandon(): void {
+    this.#term = undefined
+    this.#heldUntil = -Infinity
+    this.#turnUntil = -Infinity
+  }
+
+  async #acquire(): Promise<Turn> {
+    const began = performance.now()
+    if (this.#term && began < this.#heldUntil) {
+      if (began >= this.#turnUntil && (await this.#othersWait())) {
+        await this.#release()
+        await sleep(STEP_BACK_MS)
+      } else {
+        if (began >= this.#turnUntil) this.#turnUntil = began + TURN_MS
+        try {
+          return { term: await this.#extend(), continued: true, unsettledSince: this.#unsettledSince }
+        } catch (error) {
+          if (!(error instanceof LeaseLostError)) throw error
         }
       }
-      if (performance.now() > deadline) {
-        // Free for seconds, and still not to be had: long enough for any claim under way to show.
-        if (performance.now() - nobodySince > WAIT_MS / 2) this.#lostEpoch = Math.max(last.epoch, this.#lostEpoch) + 1
-        throw new Error('another instance holds the lane')
+    }
+    this.#term = undefined
+    let freeSince = Infinity
+    for (let saidAt = -Infinity; ; ) {
+      const last = await this.#last()
+      if (!last || last.released || last.over) {
+        const claimedAt = performance.now()
+        const next = Math.max(last?.term ?? 0, this.#lostTerm) + 1
+        if (await this.#claim(next)) {
+          this.#turnUntil = claimedAt + TURN_MS
+          const continued = last !== undefined && last.term === this.#released
+          if (last && !last.released) {
+            this.#unsettledSince = Math.min(last.unsettledSince, this.#unsettledSince ?? Infinity)
+            // The lease has to be held meanwhile.
+            await waitForWrites(this.#store, () => this.#extend())
+          }
+          return { term: await this.#extend(), continued, unsettledSince: this.#unsettledSince }
+        }
+        freeSince = Math.min(freeSince, claimedAt)
+        if (performance.now() - freeSince > LOST_TOKEN_MS) {
+          this.#lostTerm = next
+          freeSince = Infinity
+        }
+      } else {
+        freeSince = Infinity
+        if (performance.now() - saidAt > WAITING_MS) {
+          saidAt = performance.now()
+          await this.#insert(last.term, 'waiting', '')
+        }
       }
+      if (performance.now() - began > WAIT_MS) throw new Error('another instance holds the writer lease')
       await sleep(10 + Math.random() * 40)
     }
   }
 
-  async leave(): Promise<void> {
-    if (performance.now() >= this.#heldUntil) return
-    this.#heldUntil = -Infinity
-    if ((await this.#claim(this.#epoch + 1, 0)) === this.#me) this.#epoch++
+  async #extend(): Promise<Term> {
+    const term = this.#term
+    const left = this.#heldUntil - performance.now()
+    if (!term || left <= 0) throw new LeaseLostError('the writer lease is over')
+    if (left >= EXTEND_BELOW_MS) return term
+    const last = await this.#last()
+    const mine = last?.term === term.number && last.holder === this.#me
+    if (!mine || !(await this.#claim(term.number + 1))) {
+      this.abandon()
+      throw new LeaseLostError('another instance holds the writer lease')
+    }
+    return this.#term as Term
   }
 
-  async takenOver(epoch: number): Promise<number | null> {
-    const [row] = await this.#store.readInternal<{ at: number; turns: number }>(
-      'lane_taken_over',
-      `SELECT toUnixTimestamp64Milli(min(at)) AS at, count() AS turns FROM lane
-       WHERE epoch > {epoch:UInt64} AND holder != {holder:String}`,
-      { epoch, holder: this.#me },
+  async #release(): Promise<void> {
+    const term = this.#term
+    if (!term) return
+    this.abandon()
+    if (this.#unsettledSince !== null) return
+    await this.#insert(term.number, 'released', `released-${term.number}`)
+    this.#released = term.number
+  }
+
+  async #othersWait(): Promise<boolean> {
+    const [row] = await this.#store.readInternal<{ waiting: number }>(
+      'writer_lease_waiting',
+      `SELECT count() AS waiting FROM writer_lease
+       WHERE partition = 0 AND state = 'waiting' AND holder != {holder:String} AND at > now64(3) - toIntervalMillisecond({ms:UInt32})
+         AND term >= {term:UInt64}`,
+      { holder: this.#me, ms: 2 * WAITING_MS, term: Math.max(0, (this.#term?.number ?? 0) - 10) },
     )
-    return row && row.turns > 0 ? row.at : null
+    return (row?.waiting ?? 0) > 0
   }
 
-  async #last(): Promise<LaneRow> {
-    const [row] = await this.#store.readInternal<LaneRow>(
-      'lane_last',
-      `SELECT epoch, holder, until > now64(3) AS held FROM lane ORDER BY epoch DESC LIMIT 1`,
+  async #last(): Promise<LeaseRow | undefined> {
+    const [row] = await this.#store.readInternal<LeaseRow>(
+      'writer_lease_last',
+      `SELECT term, anyIf(holder, state = 'held') AS holder, max(state = 'released') AS released,
+         max(until) + toIntervalMillisecond(${CLOCK_DIFFERENCE_MS}) < now64(3) AS over,
+         (SELECT toUnixTimestamp64Milli(min(at)) FROM writer_lease WHERE partition = 0 AND state = 'held' AND term > (
+            SELECT max(term) FROM writer_lease WHERE partition = 0 AND state = 'released')) AS unsettledSince
+       FROM writer_lease WHERE partition = 0 AND state != 'waiting' GROUP BY term ORDER BY term DESC LIMIT 1`,
     )
-    return row ?? { epoch: 0, holder: '', held: 0 }
+    return row
   }
 
-  /** Of all who claim an epoch, one gets it, and is returned. A claim of no length gives the lane up. */
-  async #claim(epoch: number, ms: number): Promise<string | undefined> {
+  /** Claims a term; of all instances that claim it, one gets it. */
+  async #claim(term: number): Promise<boolean> {
+    const claimedAt = performance.now()
+    await this.#insert(term, 'held', `held-${term}`)
+    const [row] = await this.#store.readInternal<{ holder: string; until: string }>(
+      'writer_lease_winner',
+      `SELECT holder, toString(until) AS until FROM writer_lease
+       WHERE partition = 0 AND term = {term:UInt64} AND state = 'held'`,
+      { term },
+    )
+    if (row?.holder !== this.#me) return false
+    this.#term = { number: term, until: row.until }
+    // ClickHouse has reckoned the end after the claim was sent, so the term is over here before it is over there.
+    this.#heldUntil = claimedAt + LEASE_MS
+    return true
+  }
+
+  async #insert(term: number, state: 'held' | 'released' | 'waiting', token: string): Promise<void> {
     await this.#store.writer.command({
-      query: `INSERT INTO lane (epoch, holder, until)
-        VALUES ({epoch:UInt64}, {holder:String}, now64(3) + toIntervalMillisecond({ms:UInt32}))`,
-      query_params: { epoch, holder: this.#me, ms },
+      query: `INSERT INTO writer_lease (partition, term, holder, state, until)
+        VALUES (0, {term:UInt64}, {holder:String}, {state:String}, now64(3) + toIntervalMillisecond({ms:UInt32}))`,
+      query_params: { term, holder: this.#me, state, ms: state === 'held' ? LEASE_MS : 0 },
       clickhouse_settings: {
         async_insert: 0,
-        insert_deduplicate: 1,
-        insert_deduplication_token: `lane-${epoch}`,
+        ...(token === '' ? { insert_deduplicate: 0 } : { insert_deduplicate: 1, insert_deduplication_token: token }),
+        max_execution_time: 5,
         wait_end_of_query: 1,
       },
     })
-    const [row] = await this.#store.readInternal<{ holder: string }>(
-      'lane_winner',
-      `SELECT holder FROM lane WHERE epoch = {epoch:UInt64}`,
-      { epoch },
-    )
-    return row?.holder
+  }
+
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#running.then(work)
+    this.#running = result.catch(() => {})
+    return result
+  }
+}
+
+/**
+ * Waits until no write of a former term is running. An insert that has read no row so far has not been checked either, and
+ * will be refused. The deletions of a mutation outlive the statement that asked for them.
+ * @param between called before each look after the first
+ */
+async function waitForWrites(store: Store, between: () => Promise<unknown> = () => Promise.resolve()): Promise<void> {
+  for (const deadline = performance.now() + RUNNING_MS; (await store.runningWrites(INSERT_ID, MAINTENANCE_ID)) > 0; ) {
+    if (performance.now() > deadline) throw new Error('writes of an earlier holder of the writer lease do not end')
+    await sleep(50)
+    await between()
   }
 }

@@ -1,18 +1,20 @@
 /**
- * The one lane through which events are stored. Batches of many callers are grouped; each group is checked against what is
- * stored, journalled, and inserted as one block with one token. Because groups follow each other, an id is either in an
- * earlier group, in this one, or new: that is what makes counting exactly once possible at all.
+ * Stores events, one group after the other. Batches of many callers are grouped; each group is compared with the stored
+ * events, journalled, and inserted as one block with one token, all under the writer lease. Because groups follow each
+ * other, whatever instance stores them, an id is either in an earlier group, in this one, or new: counting exactly once
+ * rests on that.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Store } from '../clickhouse/store.ts'
 import { unavailable } from '../domain/errors.ts'
 import type { Log } from '../log.ts'
 import type { Names } from '../ids/dictionary.ts'
-import { decide, type Batch, type Receipt } from './deduplicate.ts'
+import { decide, type Batch, type Decision, type Receipt } from './deduplicate.ts'
+import { repairReceivedSince } from './repair-insert.ts'
 import { IdFilter, idHash } from './event-id-filter.ts'
 import { Inserts, reasonOf } from './insert.ts'
-import type { Journal } from './journal.ts'
-import { LONGEST_INSERT_MS, type Lane } from '../clickhouse/writer-lease.ts'
+import type { Entry, Journal } from './journal.ts'
+import { LeaseLostError, type Turn, type WriteGuard, type WriterLease } from '../clickhouse/writer-lease.ts'
 import { Numbers } from '../ids/allocator.ts'
 import type { Removals } from '../maintenance/erasure.ts'
 import type { Retention } from '../maintenance/retention.ts'
@@ -48,8 +50,14 @@ const MAX_GROUP_EVENTS = 50_000
 const SEAL_CHECK_MS = 5_000
 /** How long a group waits for callers that were answered a moment ago. */
 const GATHER_MS = 25
-/** How long the lane is kept without work. */
+/** How long the lease is kept without work. */
 const LINGER_MS = 50
+/** How often the lease is extended beside long work under it. */
+const EXTEND_MS = 1_000
+/** While events could not be stored last time and nobody sends any, the writer tries so often whether it could again. */
+const PROBE_MS = 2_000
+/** Events count as received when their insert began, at most so long before others can see them, clock steps included. */
+const RECEIVED_SLACK_MS = 60_000
 /** A caller waits this long for its batch to be stored, then is told to come back; what is journalled is stored all the same. */
 const PATIENCE_MS = 10_000
 
@@ -58,7 +66,7 @@ export interface WriterOptions {
   names: Names
   journal: Journal
   seals: Seals
-  lane: Lane
+  lease: WriterLease
   removals: Removals
   retention: Retention
   filterMegabytes: number
@@ -75,35 +83,40 @@ export class Writer {
   readonly #inserts: Inserts
   readonly #numbers: Numbers
   /** Upkeep that must not overlap with an insert. */
-  readonly #upkeep: Array<() => Promise<void>> = []
+  readonly #upkeep: Array<(guard: WriteGuard) => Promise<void>> = []
   #wake: () => void = () => {}
   #closing = false
   /** Batches that were answered last, and those that waited already: so many come together if everybody sends another. */
   #expected = 0
   #running: Promise<void> | undefined
-  /** False while a journalled group cannot be stored: nothing may pass it, so new batches are refused at once. */
-  #healthy = true
+  /** True while a journalled group cannot be stored: nothing may pass it, so new batches are refused at once. */
+  #stuck = false
+  /** True from a failure to store, or to get the lease, until the next success. */
+  #failing = false
   #reaper: NodeJS.Timeout | undefined
   /** Up to when, on ClickHouse's clock, the id filter knows what other instances stored; `#behind` asks for a look. */
   #seenUntil = 0
-  #behind = false
+  #behind = true
 
   constructor(options: WriterOptions) {
     this.#options = options
     this.#filter = new IdFilter(options.filterMegabytes)
     this.#inserts = new Inserts(options)
-    this.#numbers = new Numbers(options.store, options.names, this.#inserts)
+    this.#numbers = new Numbers(options.store, options.names)
   }
 
   /** Completes what an earlier run left half done, then starts taking batches. */
   async start(): Promise<void> {
-    const { journal, log, seals, removals, retention } = this.#options
+    const { journal, lease, log, seals, removals, retention } = this.#options
     await seals.load()
     await removals.learn()
     await retention.load()
     for (const entry of await journal.pending()) {
       log('warn', 'completing an insert of an earlier run', { name: entry.name })
-      await this.#inserts.sendUntilStored(entry, 'sent before')
+      await this.#untilDone(async () => {
+        await this.#prepare(await lease.acquire())
+        await this.#inserts.recover(entry)
+      })
       await journal.remove(entry.name)
     }
     this.#running = this.#run()
@@ -121,8 +134,9 @@ export class Writer {
     return this.#filter.isComplete
   }
 
+  /** False from a failure to store events, or to get the lease, until the next success. */
   get healthy(): boolean {
-    return this.#healthy
+    return !this.#stuck && !this.#failing
   }
 
   /**
@@ -132,7 +146,7 @@ export class Writer {
    */
   submit(batch: Batch): Promise<Receipt> {
     if (this.#closing) throw unavailable('The service is shutting down.', 2)
-    if (!this.#healthy) throw unavailable('Events cannot be stored right now.', 2)
+    if (this.#stuck) throw unavailable('Events cannot be stored right now.', 2)
     return new Promise((resolve, reject) => {
       const origin = this.#options.observer?.origin()
       this.#queue.push({ batch, resolve, reject, since: performance.now(), origin })
@@ -140,10 +154,18 @@ export class Writer {
     })
   }
 
-  /** Runs work between two groups of events, when no insert is under way. */
-  exclusive<T>(work: () => Promise<T>): Promise<T> {
+  /** Runs work between two groups of events, under the writer lease, when nobody is storing anything. */
+  exclusive<T>(work: (guard: WriteGuard) => Promise<T>): Promise<T> {
     return new Promise((resolve, reject) => {
-      this.#upkeep.push(() => work().then(resolve, reject))
+      this.#upkeep.push(async (guard) => {
+        try {
+          resolve(await work(guard))
+        } catch (error) {
+          reject(error)
+          // A statement of it may still be running.
+          this.#options.lease.abandon()
+        }
+      })
       this.#wake()
     })
   }
@@ -157,40 +179,85 @@ export class Writer {
   }
 
   async #run(): Promise<void> {
-    const { lane, log, seals } = this.#options
+    const { lease, log, seals } = this.#options
     let sealAt = 0
     while (!this.#closing || this.#queue.length > 0) {
       const sealing = !this.#closing && performance.now() >= sealAt && seals.due
       if (performance.now() >= sealAt) sealAt = performance.now() + SEAL_CHECK_MS
       try {
         if (!sealing && this.#idle) {
-          // Callers that wait for an answer send their next batch as soon as they have it: the lane is worth keeping for
+          // Callers that wait for an answer send their next batch as soon as they have it: the lease is worth keeping for
           // a moment, since to give it up and take it again is two inserts.
           await this.#nextBatch(LINGER_MS)
           if (!this.#idle) continue
-          await lane.leave()
-          // Something may have come while the lane was given up.
-          if (this.#idle && !this.#closing) await this.#nextBatch(sealAt - performance.now())
-          continue
+          await lease.release()
+          // Something may have come while the lease was given up.
+          const rest = this.#failing ? PROBE_MS : sealAt - performance.now()
+          if (this.#idle && !this.#closing) await this.#nextBatch(rest)
+          if (this.#idle && (this.#closing || !this.#failing)) continue
         }
-        const turn = await lane.enter()
-        if (!turn.kept || this.#behind || seals.doubtful) await this.#catchUp()
-        // While spans are due they follow each other, but callers that wait go first.
-        if (sealing && (await seals.advance())) {
-          sealAt = 0
-          if (!seals.due) this.#merge()
-        }
-        await this.#upkeep.shift()?.()
-        await this.#gather()
-        const group = this.#takeGroup()
-        if (group.length > 0) await this.#observed(group, () => this.#storeGroup(group, turn.epoch))
-        this.#expected = group.length + this.#queue.length
+        const turn = await lease.acquire()
+        await this.#extending(async () => {
+          await this.#prepare(turn)
+          if (this.#idle && !sealing) this.#failing = false
+          // While spans are due they follow each other, but callers that wait go first.
+          if (sealing && (await seals.advance(lease))) {
+            sealAt = 0
+            if (!seals.due) this.#merge()
+          }
+          await this.#upkeep.shift()?.(lease)
+          await this.#gather()
+          const group = this.#takeGroup()
+          if (group.length > 0) await this.#observed(group, () => this.#storeGroup(group))
+          this.#expected = group.length + this.#queue.length
+        })
       } catch (error) {
+        // What was under way may not have ended, or may be half done.
+        lease.abandon()
+        this.#failing = true
         log('error', 'the writer cannot go on and tries again', { error: reasonOf(error) })
         await sleep(200)
       }
     }
-    await lane.leave().catch(() => {})
+    await lease.release().catch(() => {})
+  }
+
+  /** Runs work under the lease, which is extended meanwhile. */
+  async #extending<T>(work: () => Promise<T>): Promise<T> {
+    // Where it cannot be extended, the next write of the work fails by that.
+    const timer = setInterval(() => void this.#options.lease.extend().catch(() => {}), EXTEND_MS)
+    try {
+      return await work()
+    } finally {
+      clearInterval(timer)
+    }
+  }
+
+  /** Before anything is decided in a turn: learns what other instances did, and puts right what one of them left half done. */
+  async #prepare(turn: Turn): Promise<void> {
+    const { store, seals, lease, log } = this.#options
+    if (!turn.continued) this.#behind = true
+    if (this.#behind || seals.doubtful) await this.#catchUp()
+    if (turn.unsettledSince === null) return
+    const days = await repairReceivedSince(store, seals, lease, turn.unsettledSince - RECEIVED_SLACK_MS)
+    if (days > 0) log('warn', 'an instance left an insert half done, which had to be put right', { days })
+    lease.settled()
+  }
+
+  /** Tries until it succeeds, or until the service is closing. */
+  async #untilDone(work: () => Promise<void>): Promise<void> {
+    for (let wait = 100; ; wait = Math.min(wait * 2, 2_000)) {
+      try {
+        await this.#extending(work)
+        return
+      } catch (error) {
+        this.#options.lease.abandon()
+        this.#failing = true
+        if (this.#closing) throw error
+        this.#options.log('error', 'events cannot be stored yet', { error: reasonOf(error) })
+        await sleep(wait)
+      }
+    }
   }
 
   /** Beside the lane. What fails is done the next day. */
@@ -252,43 +319,72 @@ export class Writer {
     )
   }
 
-  /** @returns what became of each batch; undefined where the group could not be stored and its callers know */
-  async #storeGroup(group: readonly Waiting[], epoch: number): Promise<readonly Receipt[] | undefined> {
-    const { store, journal, seals, retention, log, onStored } = this.#options
+  /** @returns a receipt for each batch; undefined where the group could not be stored and its callers know */
+  async #storeGroup(group: readonly Waiting[]): Promise<readonly Receipt[] | undefined> {
+    const { journal, lease, log, onStored } = this.#options
     // These events may still be on their way when their callers are sent off; a retry will find them.
     const impatient = setTimeout(() => {
       for (const { reject } of group) reject(unavailable('Events cannot be stored right now.', 2))
-      this.#healthy = false
+      this.#stuck = true
     }, PATIENCE_MS)
+    const ownTerms = new Set<number>()
+    let entry: Entry | undefined
+    const attempt = async () => {
+      const decision = await this.#decide(group, ownTerms)
+      const earlier = entry
+      if (decision.inserts.length > 0) entry = await journal.write(decision.inserts)
+      if (earlier && earlier !== entry) await journal.remove(earlier.name)
+      await this.#inserts.store(decision.inserts, ownTerms)
+      return decision
+    }
     try {
-      const { inserts, receipts, added } = await decide(
-        group.map(({ batch }) => batch),
-        { store, filter: this.#filter, numbers: this.#numbers, seals, retention },
-      )
-      // Numbers of names, above all: once the group is journalled they are used, whatever becomes of ClickHouse.
-      store.assertWritten()
-      if (inserts.length > 0) {
-        const entry = await journal.write(epoch, inserts)
-        await this.#inserts.sendUntilStored(entry)
-        for (const [tenant, events] of added) {
-          for (const event of events) this.#filter.addHash(idHash(tenant, event.id))
-          onStored?.(tenant, events.map(({ timestamp }) => timestamp))
-        }
-        await journal.remove(entry.name)
+      let decision: Decision | undefined
+      try {
+        decision = await attempt()
+      } catch (error) {
+        // Before the first row was sent, a failure has left nothing behind.
+        if (ownTerms.size === 0 && !(error instanceof LeaseLostError)) throw error
+        log('error', 'the writer lease ended while events were sent: they are looked up and what is missing is sent again', {
+          error: reasonOf(error),
+        })
+        lease.abandon()
+        await this.#untilDone(async () => {
+          await this.#prepare(await lease.acquire())
+          decision = await attempt()
+        })
       }
+      const { receipts, added } = decision as Decision
+      for (const [tenant, events] of added) {
+        for (const event of events) this.#filter.addHash(idHash(tenant, event.id))
+        onStored?.(tenant, events.map(({ timestamp }) => timestamp))
+      }
+      if (entry) await journal.remove(entry.name)
       group.forEach(({ resolve }, at) => resolve(receipts[at] as Receipt))
-      this.#healthy = true
+      this.#failing = false
       return receipts
     } catch (error) {
-      // Nothing was sent, or it was given up: no figure of these events is in any table, and the next group may try.
-      this.#healthy = true
+      // Nothing was sent: no figure of these events is in any table, and the next group may try.
+      this.#failing = true
+      if (entry && ownTerms.size === 0) await journal.remove(entry.name)
       log('error', 'a group of events could not be stored', { error: reasonOf(error) })
       for (const { reject } of group) reject(unavailable('Events cannot be stored right now.', 2, error))
       await sleep(200)
       return undefined
     } finally {
       clearTimeout(impatient)
+      this.#stuck = false
     }
+  }
+
+  async #decide(group: readonly Waiting[], ownTerms: ReadonlySet<number>): Promise<Decision> {
+    const { store, lease, seals, retention } = this.#options
+    const decision = await decide(
+      group.map(({ batch }) => batch),
+      { store, filter: this.#filter, numbers: this.#numbers, seals, retention, ownTerms, term: () => lease.extend() },
+    )
+    // Numbers of names, above all: once the group is journalled they are used, whatever becomes of ClickHouse.
+    store.assertWritten()
+    return decision
   }
 
   /** Learns what other instances stored since this one last looked. */
@@ -297,11 +393,11 @@ export class Writer {
     await seals.load()
     await removals.learn()
     await retention.load()
-    this.#numbers.forget()
-    if (!this.#filter.isComplete) return
-    const now = await store.now()
-    await store.hashesOfIds((hash) => this.#filter.addHash(hash), this.#seenUntil - LONGEST_INSERT_MS)
-    this.#seenUntil = now
+    if (this.#filter.isComplete) {
+      const now = await store.now()
+      await store.hashesOfIds((hash) => this.#filter.addHash(hash), this.#seenUntil - RECEIVED_SLACK_MS)
+      this.#seenUntil = now
+    }
     this.#behind = false
   }
 

@@ -2,10 +2,11 @@
 import { randomUUID } from 'node:crypto'
 import { lateLevels } from '../rollups/granularities.ts'
 import { slices, type Store } from '../clickhouse/store.ts'
+import type { Term } from '../clickhouse/writer-lease.ts'
 import { toIso } from '../time/calendar.ts'
 import type { Event } from './check-event.ts'
 import { idHash, type IdFilter } from './event-id-filter.ts'
-import { EVENT_COLUMNS, eventRow } from './insert.ts'
+import { eventRow } from './insert.ts'
 import type { Insert } from './journal.ts'
 import type { Numbers } from '../ids/allocator.ts'
 import type { Retention } from '../maintenance/retention.ts'
@@ -33,13 +34,20 @@ export interface Batch {
   readonly answer?: { key: string; body: string } | undefined
 }
 
-/** What deciding rests on. */
+/** What the classification rests on. */
 export interface Knowledge {
   readonly store: Store
   readonly filter: IdFilter
   readonly numbers: Numbers
   readonly seals: Seals
   readonly retention: Retention
+  /** The present term of the writer lease, with time left for an insert. */
+  readonly term: () => Promise<Term>
+  /**
+   * Terms of the writer lease under which these same batches were sent before, without an answer. An event that was stored
+   * under one of them is accepted, and its id is looked up whatever the filter says.
+   */
+  readonly ownTerms: ReadonlySet<number>
 }
 
 /** What a group comes to: inserts that belong together, a receipt for each batch, and the new events of each tenant. */
@@ -49,10 +57,13 @@ export interface Decision {
   readonly added: ReadonlyMap<number, readonly Event[]>
 }
 
-/** Decides about every event of some batches, in their order. Only within a turn of the lane. */
+/**
+ * Finds for every event of some batches, in their order, whether it is new, and makes the rows of those that are not stored
+ * yet. Only under the writer lease.
+ */
 export async function decide(batches: readonly Batch[], known: Knowledge): Promise<Decision> {
-  const { numbers, seals, retention } = known
-  const tenantNumbers = await numbers.of(0, 'tenant', batches.map(({ tenant }) => tenant))
+  const { numbers, seals, retention, ownTerms } = known
+  const tenantNumbers = await numbers.of(0, 'tenant', batches.map(({ tenant }) => tenant), known.term)
   const byTenant = new Map<number, Array<{ event: Event; index: number; receipt: Receipt }>>()
   const receipts = batches.map((batch) => {
     const receipt: Receipt = { accepted: 0, duplicates: 0, rejected: [...batch.rejected] }
@@ -69,19 +80,26 @@ export async function decide(batches: readonly Batch[], known: Knowledge): Promi
     const stored = await storedEvents(known, tenant, items.map(({ event }) => event.id))
     const seen = new Map<string, Event>()
     const fresh: Event[] = []
+    const storedBefore: Event[] = []
     for (const { event, index, receipt } of items) {
-      const twin = seen.get(event.id) ?? stored.get(event.id)
+      const earlier = seen.get(event.id)
+      const found = stored.get(event.id)
+      const twin = earlier ?? found
       if (event.timestamp < retention.horizon) {
         receipt.rejected.push({ index, message: `timestamp is too old: nothing before ${toIso(retention.horizon)} is kept` })
       } else if (!twin) {
         seen.set(event.id, event)
         fresh.push(event)
         receipt.accepted++
+      } else if (!earlier && found && ownTerms.has(found.term) && sameContent(found, event)) {
+        seen.set(event.id, event)
+        storedBefore.push(event)
+        receipt.accepted++
       } else if (sameContent(twin, event)) receipt.duplicates++
       else receipt.rejected.push({ index, message: 'id was used before for an event with other content' })
     }
-    const assistants = await numbers.of(tenant, 'assistant', fresh.map(({ assistant }) => assistant))
-    const users = await numbers.of(tenant, 'user', fresh.map(({ user }) => user))
+    const assistants = await numbers.of(tenant, 'assistant', fresh.map(({ assistant }) => assistant), known.term)
+    const users = await numbers.of(tenant, 'user', fresh.map(({ user }) => user), known.term)
     for (const event of fresh) {
       lines.push(
         eventRow(
@@ -93,34 +111,41 @@ export async function decide(batches: readonly Batch[], known: Knowledge): Promi
         ),
       )
     }
-    added.set(tenant, fresh)
+    added.set(tenant, [...fresh, ...storedBefore])
   }
   for (const receipt of receipts) receipt.rejected.sort((a, b) => a.index - b.index)
 
   const inserts: Insert[] = []
   const token = randomUUID()
-  if (lines.length > 0) inserts.push({ token, table: 'events', columns: EVENT_COLUMNS, rows: lines.join('\n') })
+  if (lines.length > 0) inserts.push({ token, table: 'events', rows: lines.join('\n') })
   const answers = batches.flatMap(({ tenant, answer }, at) =>
     answer
       ? [JSON.stringify([tenantNumbers.get(tenant), answer.key, answer.body, JSON.stringify(receipts[at])])]
       : [],
   )
   if (answers.length > 0) {
-    inserts.push({ token, table: 'answers', columns: ['tenant', 'key', 'body', 'answer'], rows: answers.join('\n') })
+    inserts.push({ token, table: 'answers', rows: answers.join('\n') })
   }
   return { inserts, receipts, added }
 }
 
+/** An event as it is stored, with the term of the writer lease under which it was. */
+type StoredEvent = Event & { term: number }
+
 /** Those of the ids that are stored, with their events. */
-async function storedEvents({ store, filter }: Knowledge, tenant: number, ids: readonly string[]): Promise<Map<string, Event>> {
-  const doubtful = ids.filter((id) => filter.mayHold(idHash(tenant, id)))
-  const found = new Map<string, Event>()
-  for (const slice of slices(doubtful)) {
-    const rows = await store.readInternal<Event>(
+async function storedEvents(
+  { store, filter, ownTerms }: Knowledge,
+  tenant: number,
+  ids: readonly string[],
+): Promise<Map<string, StoredEvent>> {
+  const possible = ids.filter((id) => ownTerms.size > 0 || filter.mayHold(idHash(tenant, id)))
+  const found = new Map<string, StoredEvent>()
+  for (const slice of slices(possible)) {
+    const rows = await store.readInternal<StoredEvent>(
       'events_by_id',
       `SELECT id, event_type AS eventType, toUnixTimestamp64Milli(events.timestamp) AS timestamp, assistant, user,
          cost_nanos AS costNanos, input_tokens AS inputTokens, output_tokens AS outputTokens, model,
-         trace_id AS traceId, metadata
+         trace_id AS traceId, metadata, term
        FROM events WHERE tenant = {tenant:UInt32} AND id IN {ids:Array(String)}
        SETTINGS min_table_rows_to_use_projection_index = 0`,
       { tenant, ids: slice },

@@ -1,57 +1,74 @@
 /**
- * How rows get into ClickHouse: as one block with one token, through every view, and sent again until they are stored,
- * whatever becomes of ClickHouse, of this process and of the lane in between.
+ * How rows get into ClickHouse: as one block with one token, through every view, under the writer lease, and sent again
+ * while the lease lasts, whatever becomes of ClickHouse in between.
  */
 import type { ClickHouseSettings } from '@clickhouse/client'
 import { randomUUID } from 'node:crypto'
 import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { dateTime64, slices, type Store } from '../clickhouse/store.ts'
+import { dateTime64, type Store } from '../clickhouse/store.ts'
+import { ARRIVED_IN_TIME, insertId, isRefusedByLease, LeaseLostError, type Term, type WriterLease } from '../clickhouse/writer-lease.ts'
 import type { Log } from '../log.ts'
 import { completeEvents } from './repair-insert.ts'
 import type { Event } from './check-event.ts'
 import type { Entry, Insert } from './journal.ts'
-import type { Lane } from '../clickhouse/writer-lease.ts'
 import type { Removals } from '../maintenance/erasure.ts'
 import type { Seals } from '../maintenance/compaction.ts'
 
 /** With two seconds between two tries this is a few minutes. */
 const MAX_COMPLETIONS = 150
 
-/** Columns of a row of `events` as it is inserted; `eventRow` writes one. */
-export const EVENT_COLUMNS = [
-  'tenant',
-  'timestamp',
-  'id',
-  'event_type',
-  'assistant',
-  'user',
-  'assistant_no',
-  'user_no',
-  'cost_nanos',
-  'input_tokens',
-  'output_tokens',
-  'model',
-  'trace_id',
-  'metadata',
-  'late_levels',
-] as const
+/**
+ * Columns of a row of `events` as it is sent, in order, with their types in clickhouse/002_events.sql; `eventRow` writes one.
+ * `term` is the same for all rows of an insert and comes from its statement.
+ */
+export const EVENT_COLUMNS = {
+  tenant: 'UInt32',
+  timestamp: "DateTime64(3, 'UTC')",
+  id: 'String',
+  event_type: "Enum8('incomingMessages' = 1, 'outgoingMessages' = 2, 'tasksInitiated' = 3, 'tasksCompleted' = 4)",
+  assistant: 'LowCardinality(String)',
+  user: 'String',
+  assistant_no: 'UInt32',
+  user_no: 'UInt32',
+  cost_nanos: 'UInt64',
+  input_tokens: 'UInt32',
+  output_tokens: 'UInt32',
+  model: 'LowCardinality(String)',
+  trace_id: 'String',
+  metadata: 'String',
+  late_levels: 'UInt8',
+} as const
+
+const EVENT_NAMES = Object.keys(EVENT_COLUMNS)
 
 /** Where each column stands in a row. */
-const AT = Object.fromEntries(EVENT_COLUMNS.map((name, at) => [name, at])) as Record<(typeof EVENT_COLUMNS)[number], number>
+const AT = Object.fromEntries(EVENT_NAMES.map((name, at) => [name, at])) as Record<keyof typeof EVENT_COLUMNS, number>
+
+/**
+ * Written as a SELECT so that ClickHouse looks at the lease when all rows have arrived. `{until:String}` and
+ * `{term:UInt64}` are parameters.
+ */
+const INSERT_EVENTS = `INSERT INTO events (${EVENT_NAMES.join(', ')}, term)
+SELECT ${EVENT_NAMES.join(', ')}, {term:UInt64}
+FROM input('${Object.entries(EVENT_COLUMNS).map(([name, type]) => `${name} ${type.replaceAll("'", "''")}`).join(', ')}')
+WHERE ${ARRIVED_IN_TIME}
+FORMAT JSONCompactEachRow`
+
+const INSERT_ANSWERS = 'INSERT INTO answers (tenant, key, body, answer) FORMAT JSONCompactEachRow'
 
 /** One block, one token, every view: see clickhouse/002_events.sql. */
 const INSERT_SETTINGS: ClickHouseSettings = {
   async_insert: 0,
   insert_deduplicate: 1,
   deduplicate_blocks_in_dependent_materialized_views: 1,
+  max_block_size: '1048576',
   max_insert_block_size: '1048576',
   min_insert_block_size_rows: '1048576',
   min_insert_block_size_bytes: '1073741824',
   input_format_parallel_parsing: 0,
   optimize_on_insert: 0,
   parallel_view_processing: 1,
-  // Within a turn of the lane; see LONGEST_INSERT_MS.
   max_execution_time: 10,
   wait_end_of_query: 1,
 }
@@ -59,7 +76,7 @@ const INSERT_SETTINGS: ClickHouseSettings = {
 export interface InsertsOptions {
   readonly store: Store
   readonly seals: Seals
-  readonly lane: Lane
+  readonly lease: WriterLease
   readonly removals: Removals
   readonly log: Log
 }
@@ -71,44 +88,50 @@ export class Inserts {
     this.#options = options
   }
 
-  /** Sends an insert once. */
-  async send({ token, table, columns, rows }: Insert): Promise<void> {
-    const { writer } = this.#options.store
-    const result = await writer.exec({
-      query: `INSERT INTO ${table} (${columns.join(', ')}) FORMAT JSONCompactEachRow`,
-      // A stream of its one chunk: in one text with the query, megabytes would be there twice.
-      values: Readable.from([Buffer.from(rows)], { objectMode: false }),
-      query_id: `insert_${table}-${randomUUID()}`,
-      clickhouse_settings: {
-        ...INSERT_SETTINGS,
-        insert_deduplication_token: token,
-        // Answers are told apart by their key, whatever became of the token.
-        ...(table === 'answers' ? { insert_deduplicate: 0 } : {}),
-      },
-    })
-    result.stream.resume()
+  /**
+   * Sends rows once: of events under a term of the lease, of answers under none, since they are told apart by their key.
+   * @throws LeaseLostError where ClickHouse refused them because the term was over; they are not stored then
+   */
+  async #send({ token, table, rows }: Insert, { number, until }: Term): Promise<void> {
+    const { writer, database } = this.#options.store
+    try {
+      const result = await writer.exec({
+        query: table === 'events' ? INSERT_EVENTS : INSERT_ANSWERS,
+        // A stream of its one chunk: in one text with the query, megabytes would be there twice.
+        values: Readable.from([Buffer.from(rows)], { objectMode: false }),
+        query_id: table === 'events' ? insertId(database) : `insert_${table}-${randomUUID()}`,
+        query_params: table === 'events' ? { term: number, until } : {},
+        clickhouse_settings: {
+          ...INSERT_SETTINGS,
+          ...(table === 'events' ? { insert_deduplication_token: token } : { insert_deduplicate: 0 }),
+        },
+      })
+      result.stream.resume()
+    } catch (error) {
+      if (isRefusedByLease(error)) throw new LeaseLostError('the writer lease was over when the rows arrived', { cause: error })
+      throw error
+    }
   }
 
-  /** Journalled inserts are sent until they are stored: nothing else can be known about them. */
-  async sendUntilStored({ epoch, inserts }: Entry, sentBefore?: 'sent before'): Promise<void> {
-    const { lane, log } = this.#options
-    for (let insert of inserts) {
-      let again = sentBefore !== undefined
+  /**
+   * Sends the inserts of a group until they are stored, as long as the lease lasts.
+   * @param terms every term under which events were sent is added to these
+   * @throws LeaseLostError where it ended before that: whether the events are stored has to be looked up then
+   */
+  async store(inserts: readonly Insert[], terms: Set<number>): Promise<void> {
+    const { lease, log } = this.#options
+    for (const insert of inserts) {
+      let again = false
       let completions = 0
       for (let wait = 50; ; wait = Math.min(wait * 2, 2_000)) {
         try {
-          const turn = await lane.enter()
-          if (turn.epoch !== epoch && (await this.#storedByOthers(insert, epoch))) {
-            log('error', 'events were stored by another instance while this one could not: run npm run reconcile', {
-              table: insert.table,
-            })
-            return
-          }
-          if (again || turn.epoch !== epoch) insert = await this.#withoutRemoved(insert)
-          await this.send(insert)
-          if (again && insert.table === 'events') await this.#complete(insert, ++completions)
+          const term = await lease.extend()
+          terms.add(term.number)
+          await this.#send(insert, term)
+          if (again && insert.table === 'events') await this.complete(insert, ++completions)
           break
         } catch (error) {
+          if (error instanceof LeaseLostError) throw error
           log('error', 'an insert failed and is sent again', { table: insert.table, error: reasonOf(error) })
           again = true
           await sleep(wait)
@@ -117,9 +140,19 @@ export class Inserts {
     }
   }
 
+  /**
+   * Stores what is missing of a group that an earlier run had journalled. Nobody else can be storing it: the lease was
+   * acquired since.
+   */
+  async recover({ inserts }: Entry): Promise<void> {
+    for (const insert of inserts) {
+      if (insert.table === 'events') await this.complete(await this.#withoutRemoved(insert), MAX_COMPLETIONS)
+      else await this.store([insert], new Set())
+    }
+  }
+
   /** The insert without the names of users who were removed since it was written. */
   async #withoutRemoved(insert: Insert): Promise<Insert> {
-    if (insert.table !== 'events') return insert
     const rows = insert.rows.split('\n').map((line) => JSON.parse(line) as unknown[])
     const users = new Map<number, Set<number>>()
     for (const row of rows) {
@@ -138,47 +171,21 @@ export class Inserts {
     return { ...insert, rows: rows.map((row) => JSON.stringify(row)).join('\n') }
   }
 
-  /** See complete.ts. What cannot be put right in minutes is left to `npm run reconcile`: it must not stop everything. */
-  async #complete(insert: Insert, attempt: number): Promise<void> {
-    const { store, seals, log } = this.#options
+  /**
+   * See repair-insert.ts. What cannot be put right in minutes is left to `npm run reconcile`: it must not stop everything.
+   * @throws LeaseLostError where the lease ended before the end
+   */
+  async complete(insert: Insert, attempt: number): Promise<void> {
+    const { store, seals, lease, log } = this.#options
     try {
-      const { events, days } = await completeEvents(store, seals, insert.rows, (rows) =>
-        this.send({ ...insert, rows, token: randomUUID() }),
+      const { events, days } = await completeEvents(store, seals, lease, insert.rows, async (rows) =>
+        this.#send({ ...insert, rows, token: randomUUID() }, await lease.extend()),
       )
       if (events + days > 0) log('warn', 'an insert was cut off and had to be put right', { events, days })
     } catch (error) {
-      if (attempt < MAX_COMPLETIONS) throw error
+      if (error instanceof LeaseLostError || attempt < MAX_COMPLETIONS) throw error
       log('error', 'an insert was cut off and cannot be put right: run npm run reconcile', { error: reasonOf(error) })
     }
-  }
-
-  /**
-   * Whether a caller, refused here, has meanwhile stored some of these events through another instance. Then they must
-   * not be sent again; rollups that the first attempt reached alone would be too high, which reconcile repairs.
-   */
-  async #storedByOthers({ table, rows }: Insert, epoch: number): Promise<boolean> {
-    const since = await this.#options.lane.takenOver(epoch)
-    if (since === null || table !== 'events') return false
-    const byTenant = new Map<number, string[]>()
-    for (const line of rows.split('\n')) {
-      const [tenant, , id] = JSON.parse(line) as [number, string, string]
-      const ids = byTenant.get(tenant) ?? []
-      ids.push(id)
-      byTenant.set(tenant, ids)
-    }
-    for (const [tenant, ids] of byTenant) {
-      for (const slice of slices(ids)) {
-        const [row] = await this.#options.store.readInternal<{ stored: number }>(
-          'events_of_others',
-          `SELECT count() AS stored FROM events
-           WHERE tenant = {tenant:UInt32} AND id IN {ids:Array(String)} AND received_at >= {since:DateTime64(3, 'UTC')}
-           SETTINGS min_table_rows_to_use_projection_index = 0`,
-          { tenant, ids: slice, since: dateTime64(since) },
-        )
-        if (row && row.stored > 0) return true
-      }
-    }
-    return false
   }
 }
 

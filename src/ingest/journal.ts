@@ -1,7 +1,8 @@
 /**
  * A group of events is written to disk before it is sent to ClickHouse and removed when ClickHouse has it. An insert that
- * was cut off half way (some tables written, others not) is sent again from here with the same deduplication token, and
- * ClickHouse completes exactly what is missing. This is what makes "raw equals rollups" hold through a crash.
+ * was cut off half way (some tables written, others not) is completed from here at the next start: events that are missing are
+ * stored, and the rollups of their days are compared with the log. This is what makes "raw equals rollups" hold through a
+ * crash.
  *
  * Files are not fsynced: they survive the death of the processes, not a power cut (nor do ClickHouse's own parts, by
  * default).
@@ -12,16 +13,13 @@ import { join } from 'node:path'
 /** One insert: rows as JSONCompactEachRow text, and the token that makes repeating it harmless. */
 export interface Insert {
   readonly token: string
-  readonly table: string
-  readonly columns: readonly string[]
+  readonly table: 'events' | 'answers'
   readonly rows: string
 }
 
 /** A group of events on its way: one insert, or two where an answer is kept with them. */
 export interface Entry {
   readonly name: string
-  /** The turn in which it was first sent (lane.ts). */
-  readonly epoch: number
   readonly inserts: readonly Insert[]
 }
 
@@ -50,18 +48,18 @@ export class Journal {
   }
 
   /** Keeps a group until it is removed; names sort by time. */
-  async write(epoch: number, inserts: readonly Insert[]): Promise<Entry> {
+  async write(inserts: readonly Insert[]): Promise<Entry> {
     const name = `${String(Date.now()).padStart(15, '0')}-${inserts[0]?.token}.json`
     const path = join(this.#directory, name)
     try {
-      await writeFile(`${path}.part`, text(epoch, inserts), { mode: 0o600 })
+      await writeFile(`${path}.part`, text(inserts), { mode: 0o600 })
       await rename(`${path}.part`, path)
     } catch (error) {
       // On a full disk, half a group for every try would keep it full.
       await rm(`${path}.part`, { force: true })
       throw error
     }
-    return { name, epoch, inserts }
+    return { name, inserts }
   }
 
   async remove(name: string): Promise<void> {
@@ -71,12 +69,11 @@ export class Journal {
 
 /** What stands in the first line of a file: all but the rows, which follow as they are, so many lines of each insert. */
 interface Head {
-  epoch: number
   inserts: Array<Omit<Insert, 'rows'> & { lines: number }>
 }
 
-function* text(epoch: number, inserts: readonly Insert[]): Generator<string> {
-  const head: Head = { epoch, inserts: inserts.map(({ rows, ...rest }) => ({ ...rest, lines: countLines(rows) })) }
+function* text(inserts: readonly Insert[]): Generator<string> {
+  const head: Head = { inserts: inserts.map(({ rows, ...rest }) => ({ ...rest, lines: countLines(rows) })) }
   yield JSON.stringify(head)
   for (const { rows } of inserts) {
     yield '\n'
@@ -92,6 +89,6 @@ function countLines(rows: string): number {
 
 function parse(file: string): Omit<Entry, 'name'> {
   const [first = '', ...lines] = file.split('\n')
-  const { epoch, inserts } = JSON.parse(first) as Head
-  return { epoch, inserts: inserts.map(({ lines: count, ...rest }) => ({ ...rest, rows: lines.splice(0, count).join('\n') })) }
+  const { inserts } = JSON.parse(first) as Head
+  return { inserts: inserts.map(({ lines: count, ...rest }) => ({ ...rest, rows: lines.splice(0, count).join('\n') })) }
 }

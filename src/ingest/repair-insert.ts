@@ -7,7 +7,8 @@
  * are counted, and the days they belong to are compared with the rollups.
  */
 import { DAY } from '../rollups/granularities.ts'
-import type { Store } from '../clickhouse/store.ts'
+import { dateTime64, type Store } from '../clickhouse/store.ts'
+import type { WriteGuard } from '../clickhouse/writer-lease.ts'
 import { reconcile } from '../maintenance/reconcile.ts'
 import type { Seals } from '../maintenance/compaction.ts'
 
@@ -31,6 +32,7 @@ export interface Completed {
 export async function completeEvents(
   store: Store,
   seals: Seals,
+  guard: WriteGuard,
   rows: string,
   insert: (rows: string) => Promise<void>,
 ): Promise<Completed> {
@@ -59,12 +61,32 @@ export async function completeEvents(
   }
   if (missing.length > 0) await insert(missing.join('\n'))
 
+  return { events: missing.length, days: await repairDays(store, seals, guard, days) }
+}
+
+/**
+ * Compares the rollups of the days of all events received since an instant with the log, and repairs them: for what an
+ * instance left half done. Runs under the writer lease, when no other write is running.
+ * @param since epoch milliseconds on ClickHouse's clock
+ * @returns how many days and spans of rollups were written again
+ */
+export async function repairReceivedSince(store: Store, seals: Seals, guard: WriteGuard, since: number): Promise<number> {
+  const rows = await store.readInternal<{ day: number }>(
+    'days_received_since',
+    `SELECT DISTINCT toUInt32(intDiv(toUnixTimestamp(timestamp), ${DAY.seconds}) * ${DAY.seconds}) AS day
+     FROM events WHERE received_at >= {since:DateTime64(3, 'UTC')}`,
+    { since: dateTime64(since) },
+  )
+  return repairDays(store, seals, guard, rows.map(({ day }) => day))
+}
+
+async function repairDays(store: Store, seals: Seals, guard: WriteGuard, days: Iterable<number>): Promise<number> {
   let repaired = 0
   for (const { from, to } of runsOf(days)) {
     const range = { from: from * 1000, to: to * 1000, repair: true }
-    repaired += (await reconcile(store, seals, (work) => work(), range)).repaired
+    repaired += (await reconcile(store, seals, (work) => work(guard), range)).repaired
   }
-  return { events: missing.length, days: repaired }
+  return repaired
 }
 
 async function countCopies(store: Store, tenant: number, ids: readonly string[]): Promise<Map<string, number>> {

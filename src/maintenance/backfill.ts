@@ -10,6 +10,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { DAY, SEALED, SPLIT_DAY, type RollupTable } from '../rollups/granularities.ts'
 import type { Store } from '../clickhouse/store.ts'
+import type { WriteGuard } from '../clickhouse/writer-lease.ts'
 import type { Log } from '../log.ts'
 import { rewriteDays, type Exclusive, type Place } from './reconcile.ts'
 import { sealFrom, splitDay, type Seals } from './compaction.ts'
@@ -88,7 +89,7 @@ export class Rebuilds {
     this.#log('info', 'rollups are made anew from the log; until then questions read the log alone', { rollups })
     while (this.#pending.size > 0 && !this.#stopped) {
       try {
-        await exclusive(() => this.#step(seals))
+        await exclusive((guard) => this.#step(seals, guard))
       } catch (error) {
         this.#log('warn', 'a step of making rollups anew failed and is tried again', {
           error: String((error as Error).cause ?? error),
@@ -104,7 +105,7 @@ export class Rebuilds {
   }
 
   /** Runs in the lane. */
-  async #step(seals: Seals): Promise<void> {
+  async #step(seals: Seals, guard: WriteGuard): Promise<void> {
     if (this.#stopped) return
     await this.load()
     const [rollup] = this.#pending
@@ -112,15 +113,15 @@ export class Rebuilds {
     if (!position) return
     if (position.phase === PHASES.days && position.start === 0) {
       // Once, as a whole: to look for rows and delete them at every step takes several times as long.
-      await this.#store.deleteRows(rollup, '1')
+      await this.#store.deleteRows(rollup, guard.condition())
       await this.#store.deleteRows('user_ranks', '1')
       return this.#record(rollup, { ...position, start: BEGUN })
     }
-    if (position.phase === PHASES.days) return this.#writeDays(rollup, position)
-    return this.#writeSpan(rollup, position, seals)
+    if (position.phase === PHASES.days) return this.#writeDays(rollup, position, guard)
+    return this.#writeSpan(rollup, position, seals, guard)
   }
 
-  async #writeDays(rollup: RollupTable, position: Position): Promise<void> {
+  async #writeDays(rollup: RollupTable, position: Position, guard: WriteGuard): Promise<void> {
     const isAhead = ({ tenant, start }: Place) => tenant > position.key || (tenant === position.key && start > position.start)
     if (this.#listed?.rollup !== rollup) await this.#count(rollup, position)
     // Another instance may have done some.
@@ -136,7 +137,7 @@ export class Rebuilds {
       events += (days[taken++] as Day).events
     }
     const now = days.slice(0, taken)
-    await rewriteDays(this.#store, rollup, now)
+    await rewriteDays(this.#store, guard, rollup, now)
     const { tenant, start } = now.at(-1) as Day
     await this.#record(rollup, { ...position, key: tenant, start })
     this.#listed = { rollup, days: days.slice(taken) }
@@ -144,7 +145,7 @@ export class Rebuilds {
   }
 
   /** The next span of a sealed level, written from its days; spans that are not sealed yet come with their seal. */
-  async #writeSpan(rollup: RollupTable, position: Position, seals: Seals): Promise<void> {
+  async #writeSpan(rollup: RollupTable, position: Position, seals: Seals, guard: WriteGuard): Promise<void> {
     for (const level of SEALED.toSorted((a, b) => a.id - b.id)) {
       if (level.id < position.key || (level === SPLIT_DAY && rollup !== 'activity')) continue
       const [next] = await this.#store.readInternal<{ first: number; rows: number }>(
@@ -159,8 +160,8 @@ export class Rebuilds {
       )
       if (!next || next.rows === 0) continue
       const start = next.first - (next.first % level.seconds)
-      if (level === SPLIT_DAY) await splitDay(this.#store, { from: start })
-      else await sealFrom(this.#store, { table: rollup, level: level.id, from: start, below: DAY.id })
+      if (level === SPLIT_DAY) await splitDay(this.#store, guard, { from: start })
+      else await sealFrom(this.#store, guard, { table: rollup, level: level.id, from: start, below: DAY.id })
       await this.#record(rollup, { ...position, key: level.id, start })
       return
     }

@@ -10,6 +10,7 @@
 import { CUTS, DAY, QUARTER, SEALED, SPLIT_DAY, type Level, type SealedUntil } from '../rollups/granularities.ts'
 import { randomUUID } from 'node:crypto'
 import type { Store } from '../clickhouse/store.ts'
+import { maintenanceId, orFail, type WriteGuard } from '../clickhouse/writer-lease.ts'
 import type { Instant } from '../time/calendar.ts'
 
 /** A span is sealed this long after its end, when the stragglers are mostly in. Only speed depends on it. */
@@ -80,7 +81,7 @@ export class Seals {
       const until = row?.any ? Math.min(row.first, now) : now
       for (const level of SEALED) known.set(level.id, Math.floor(until / level.seconds) * level.seconds)
       // All at once: a level that is missing would be sealed span by span from 1970 on.
-      await this.#record(...known)
+      await this.#record('1', ...known)
     }
     this.#sealedUntil = SEALED.map((level) => known.get(level.id) ?? 0)
     this.#doubtful = false
@@ -104,27 +105,32 @@ export class Seals {
   }
 
   /** Seals what is due, a span of one level at most, and tells whether there was one. Runs in the writer's lane. */
-  async advance(): Promise<boolean> {
+  async advance(guard: WriteGuard): Promise<boolean> {
     const next = this.#next()
     if (!next) return false
     const { at, level, from, until } = next
     this.#doubtful = true
-    if (level === SPLIT_DAY) await splitDay(this.#store, { from })
+    if (level === SPLIT_DAY) await splitDay(this.#store, guard, { from })
     else {
       const below = at === 1 ? DAY : (SEALED[at - 1] as Level)
-      for (const { table } of ROLLUPS) await sealFrom(this.#store, { table, level: level.id, from, below: below.id })
+      for (const { table } of ROLLUPS) await sealFrom(this.#store, guard, { table, level: level.id, from, below: below.id })
     }
-    await this.#record([level.id, until])
+    await this.#record(orFail(guard), [level.id, until])
     this.#doubtful = false
     this.#sealedUntil = this.#sealedUntil.with(at, until)
     return true
   }
 
-  async #record(...sealed: Array<[level: number, until: number]>): Promise<void> {
-    await this.#store.admin.insert({
-      table: 'seals',
-      values: sealed.map(([level, until]) => ({ level, sealed_until: until })),
-      format: 'JSONEachRow',
+  /** @param condition SQL; `load` needs none, since what it writes first is the same whoever writes it */
+  async #record(condition: string, ...sealed: Array<[level: number, until: number]>): Promise<void> {
+    await this.#store.admin.command({
+      query: `INSERT INTO seals (level, sealed_until)
+        SELECT level, toDateTime(until, 'UTC') FROM (
+          SELECT arrayJoin(arrayZip({levels:Array(UInt8)}, {untils:Array(UInt32)})) AS pair, pair.1 AS level, pair.2 AS until)
+        WHERE ${condition}`,
+      query_id: maintenanceId(this.#store.database),
+      query_params: { levels: sealed.map(([level]) => level), untils: sealed.map(([, until]) => until) },
+      clickhouse_settings: { insert_deduplicate: 0, wait_end_of_query: 1 },
     })
   }
 }
@@ -155,13 +161,14 @@ interface Sealed {
  */
 export async function sealFrom(
   store: Store,
+  guard: WriteGuard,
   { table, level, below, ...sealed }: Sealed & { table: string; level: number; below: number },
 ): Promise<void> {
   const rollup = ROLLUPS.find((candidate) => candidate.table === table)
   const seconds = SEALED.find(({ id }) => id === level)?.seconds
   if (!rollup || !seconds) throw new RangeError(`no coarse level ${level} of ${table}`)
   const { key, columns } = rollup
-  await writeAnew(store, table, sealed, {
+  await writeAnew(store, guard, table, sealed, {
     params: { level, below, until: sealed.from + seconds },
     spot: `level = {level:UInt8} AND start = {from:DateTime('UTC')}`,
     columns: `tenant, level, ${key}, start, ${Object.keys(columns).join(', ')}`,
@@ -184,10 +191,10 @@ export const PIECES = {
 } as const
 
 /** Writes both pieces of a day for each cut from its quarters of an hour; as `sealFrom` otherwise. */
-export async function splitDay(store: Store, sealed: Sealed): Promise<void> {
+export async function splitDay(store: Store, guard: WriteGuard, sealed: Sealed): Promise<void> {
   const { columns } = ROLLUPS[0]
   const within = `start >= {from:DateTime('UTC')} AND start < {until:DateTime('UTC')}`
-  await writeAnew(store, 'activity', sealed, {
+  await writeAnew(store, guard, 'activity', sealed, {
     params: { until: sealed.from + SPLIT_DAY.seconds },
     spot: `level > ${SPLIT_DAY.id} AND ${within}`,
     columns: `tenant, level, assistant_no, start, ${Object.keys(columns).join(', ')}`,
@@ -204,6 +211,7 @@ export async function splitDay(store: Store, sealed: Sealed): Promise<void> {
  */
 async function writeAnew(
   store: Store,
+  guard: WriteGuard,
   table: string,
   { from, tenants }: Sealed,
   given: { params: Record<string, unknown>; spot: string; columns: string; select: string; groupBy: string },
@@ -215,9 +223,10 @@ async function writeAnew(
     `SELECT toUInt32(count()) AS rows FROM ${table} WHERE ${spot}`,
     query_params,
   )
-  if (there && there.rows > 0) await store.deleteRows(table, spot, query_params)
+  if (there && there.rows > 0) await store.deleteRows(table, `${spot} AND ${guard.condition()}`, query_params)
   await store.admin.command({
-    query: `INSERT INTO ${table} (${given.columns}) ${given.select}${ofTenants} GROUP BY ${given.groupBy} ORDER BY ${given.groupBy}`,
+    query: `INSERT INTO ${table} (${given.columns}) ${given.select}${ofTenants} AND ${orFail(guard)} GROUP BY ${given.groupBy} ORDER BY ${given.groupBy}`,
+    query_id: maintenanceId(store.database),
     query_params,
     clickhouse_settings: {
       insert_deduplication_token: `seal-${randomUUID()}`,

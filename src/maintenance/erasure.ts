@@ -13,7 +13,6 @@ import { dateTime64, slices, type Store } from '../clickhouse/store.ts'
 import { ApiError, unavailable } from '../domain/errors.ts'
 import type { Names } from '../ids/dictionary.ts'
 import { toIso, type Instant } from '../time/calendar.ts'
-import { LONGEST_INSERT_MS } from '../clickhouse/writer-lease.ts'
 import type { Exclusive } from './reconcile.ts'
 
 /** What was removed; dates are ISO 8601, null where there was no event. */
@@ -37,6 +36,9 @@ interface Removal {
 
 /** Tables with rows of single users, by tenant and user_no. */
 const TABLES_OF_USERS = ['user_activity'] as const
+
+/** A row counts as recorded when its insert began, at most so long before others can see it. */
+const RECORDED_SLACK_MS = 60_000
 
 const OF_USER = 'tenant = {tenant:UInt32} AND user_no = {user:UInt32}'
 
@@ -95,7 +97,7 @@ export class Removals {
     const rows = await this.#store.readInternal<{ tenant: number; user: number }>(
       'removals_since',
       `SELECT DISTINCT tenant, user_no AS user FROM removals WHERE at >= {since:DateTime64(3, 'UTC')}`,
-      { since: dateTime64(Math.max(0, this.#seenUntil - LONGEST_INSERT_MS)) },
+      { since: dateTime64(Math.max(0, this.#seenUntil - RECORDED_SLACK_MS)) },
     )
     const byTenant = new Map<number, number[]>()
     for (const { tenant, user } of rows) byTenant.set(tenant, [...(byTenant.get(tenant) ?? []), user])

@@ -10,6 +10,7 @@ import { SettingsMap } from '@clickhouse/client'
 import { randomUUID } from 'node:crypto'
 import { ACROSS_LEVELS, ASSISTANT_LEVELS, COARSE, CUTS, DAY, QUARTER, SEALED, SPLIT_DAY, type RollupTable } from '../rollups/granularities.ts'
 import { dateTime64, type Store } from '../clickhouse/store.ts'
+import { maintenanceId, orFail, type WriteGuard, type WriteLock } from '../clickhouse/writer-lease.ts'
 import { PIECES, sealFrom, splitDay, type Seals } from './compaction.ts'
 
 /** A day of one tenant (a span, for a coarse level) in which a rollup does not say what its source says. */
@@ -151,8 +152,8 @@ const inRange = (time: string) => `${time} >= {from:DateTime64(3, 'UTC')} AND ${
 /** An instant in seconds, moved to a multiple of `seconds`. */
 const whole = (ms: number, seconds: number, round: (x: number) => number) => round(ms / 1000 / seconds) * seconds
 
-/** Where the comparison runs: alone in the writer's lane. */
-export type Exclusive = <T>(work: () => Promise<T>) => Promise<T>
+/** Where the comparison runs: alone, under the writer lease. */
+export type Exclusive = WriteLock
 
 export interface ReconcileOptions {
   readonly from: number
@@ -187,13 +188,13 @@ export async function reconcile(
     for (let at = start; at < end && result.drift.length < MAX_DRIFT; at += stretch) {
       const until = Math.min(at + stretch, end)
       if (!days.some((day) => day >= at && day < until)) continue
-      await exclusive(async () => {
+      await exclusive(async (guard) => {
         const compared = await Promise.all(rollups.map((rollup) => compare(store, rollup, seconds, at, until)))
         if (rollups === ROLLUPS) result.days += compared[0]?.days ?? 0
         const found = compared.flatMap(({ drift }) => drift)
         result.drift.push(...found)
         if (!repair || found.length === 0) return
-        await rewrite(store, rollups, found)
+        await rewrite(store, guard, rollups, found)
         result.repaired += found.length
         for (const place of found) onRepaired(place.tenant, momentsOf(place.start, seconds))
       })
@@ -277,7 +278,7 @@ export interface Place {
 }
 
 /** Writes the drifted days (or spans) anew; all levels of a day come from one pass over its raw events. */
-async function rewrite(store: Store, rollups: readonly Rollup[], drift: readonly Drift[]): Promise<void> {
+async function rewrite(store: Store, guard: WriteGuard, rollups: readonly Rollup[], drift: readonly Drift[]): Promise<void> {
   const byName = new Map(rollups.map((rollup) => [rollup.name, rollup]))
   const days = new Map<RollupTable, Map<string, Place>>()
   const spans = new Map<string, { table: RollupTable; level: number; from: number; tenants: Set<number> }>()
@@ -296,11 +297,11 @@ async function rewrite(store: Store, rollups: readonly Rollup[], drift: readonly
   await store.deleteRows('user_ranks', 'tenant IN {tenants:Array(UInt32)}', { tenants: [...new Set(drift.map(({ tenant }) => tenant))] })
   for (const [table, places] of days) {
     const all = [...places.values()]
-    for (let at = 0; at < all.length; at += REWRITE_DAYS) await rewriteDays(store, table, all.slice(at, at + REWRITE_DAYS))
+    for (let at = 0; at < all.length; at += REWRITE_DAYS) await rewriteDays(store, guard, table, all.slice(at, at + REWRITE_DAYS))
   }
   for (const { tenants, ...span } of spans.values()) {
-    if (span.level === SPLIT_DAY.id) await splitDay(store, { from: span.from, tenants: [...tenants] })
-    else await sealFrom(store, { ...span, below: DAY.id, tenants: [...tenants] })
+    if (span.level === SPLIT_DAY.id) await splitDay(store, guard, { from: span.from, tenants: [...tenants] })
+    else await sealFrom(store, guard, { ...span, below: DAY.id, tenants: [...tenants] })
   }
 }
 
@@ -310,7 +311,7 @@ const REWRITE_DAYS = 500
 const milliseconds = (second: number) => `fromUnixTimestamp64Milli(${second * 1000})`
 
 /** Days of tenants, with the view's own SELECT over their raw events. Runs in the writer's lane. */
-export async function rewriteDays(store: Store, table: RollupTable, places: readonly Place[]): Promise<void> {
+export async function rewriteDays(store: Store, guard: WriteGuard, table: RollupTable, places: readonly Place[]): Promise<void> {
   const [view] = await store.adminRows<{ select: string; database: string }>(
     `SELECT as_select AS select, database FROM system.tables WHERE database = currentDatabase() AND name = {view:String}`,
     { view: `${table}_mv` },
@@ -326,7 +327,7 @@ export async function rewriteDays(store: Store, table: RollupTable, places: read
        IN (${places.map(({ tenant, start: day }) => `(${tenant}, ${day})`).join(', ')})`
   const spot = `${IS_FINE} AND ${within('start', `fromUnixTimestamp(${from})`, `fromUnixTimestamp(${until})`)}`
   const [there] = await store.adminRows<{ rows: number }>(`SELECT toUInt32(count()) AS rows FROM ${table} WHERE ${spot}`)
-  if (there && there.rows > 0) await store.deleteRows(table, spot)
+  if (there && there.rows > 0) await store.deleteRows(table, `${spot} AND ${guard.condition()}`)
   const columns = await store.adminRows<{ name: string }>(
     `SELECT name FROM system.columns WHERE database = currentDatabase() AND table = {table:String} AND default_kind != 'MATERIALIZED'
      ORDER BY position`,
@@ -335,7 +336,8 @@ export async function rewriteDays(store: Store, table: RollupTable, places: read
   const list = columns.map(({ name }) => name).join(', ')
   await store.admin.command({
     // On a cluster the view reads its shard's own events; here those of all shards are wanted.
-    query: `INSERT INTO ${table} (${list}) SELECT ${list} FROM (${view.select.replaceAll('.events_local', '.events')}) WHERE ${IS_FINE}`,
+    query: `INSERT INTO ${table} (${list}) SELECT ${list} FROM (${view.select.replaceAll('.events_local', '.events')}) WHERE ${IS_FINE} AND ${orFail(guard)}`,
+    query_id: maintenanceId(store.database),
     clickhouse_settings: {
       additional_table_filters: SettingsMap.from({
         [`${view.database}.events`]: within('timestamp', milliseconds(from), milliseconds(until)),

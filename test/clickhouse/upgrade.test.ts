@@ -227,7 +227,7 @@ test('a rollup that a later file asks for is made anew with its sealed spans, an
   const events: SentEvent[] = [...old.acme]
   await service.store(events)
   service.setNow('2026-07-01T00:00:00Z')
-  while (await service.writer.exclusive(() => service.seals.advance()));
+  while (await service.writer.exclusive((guard) => service.seals.advance(guard)));
   const sealed = service.seals.sealedUntil
   for (const command of [
     'ALTER TABLE user_activity DELETE WHERE user_no % 3 = 0',

@@ -1,10 +1,12 @@
-/** Whose turn it is, where instances share a database. */
+/** The right to write, where instances share a database. */
+import { Readable } from 'node:stream'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, inject, test, vi } from 'vitest'
 import { Store } from '../../src/clickhouse/store.ts'
-import { SharedLane } from '../../src/clickhouse/writer-lease.ts'
+import { ARRIVED_IN_TIME, insertId, isRefusedByLease, LeaseLostError, maintenanceId, orFail, SharedLease } from '../../src/clickhouse/writer-lease.ts'
 import { startService, type TestService } from '../support.ts'
 
-vi.setConfig({ testTimeout: 60_000 })
+vi.setConfig({ testTimeout: 90_000 })
 
 let service: TestService
 let store: Store
@@ -12,49 +14,160 @@ beforeEach(async () => {
   service = await startService()
   const { database } = service
   store = new Store({ ...inject('clickhouse'), database, queryTimeoutSeconds: 20, queryMemoryMb: 1_000 })
+  await service.admin.command({ query: 'CREATE TABLE written (who String) ENGINE = MergeTree ORDER BY who' })
 })
 afterEach(async () => {
   await store.close()
   await service.close()
 })
 
-const holders = () => service.rows<{ epoch: number; holder: string }>('SELECT epoch, holder FROM lane ORDER BY epoch')
+const terms = () =>
+  service.rows<{ term: number; holders: string[] }>(
+    `SELECT term, groupArray(holder) AS holders FROM writer_lease WHERE state = 'held' GROUP BY term ORDER BY term`,
+  )
+const written = async () => (await service.rows<{ who: string }>('SELECT who FROM written ORDER BY who')).map(({ who }) => who)
 
-describe('the lane', () => {
-  test('has one holder at a time, and everybody gets a turn', async () => {
-    const lanes = ['a', 'b', 'c'].map((name) => ({ name, lane: new SharedLane(store, name), turns: 0 }))
+/** An insert whose body is held back until `release` is called. */
+function stalled(who: string, until: string) {
+  let release = () => {}
+  const held = new Promise<void>((resolve) => (release = resolve))
+  async function* body() {
+    yield Buffer.from(`["${who}"`)
+    await held
+    yield Buffer.from(']')
+  }
+  const result = store.writer.exec({
+    query: `INSERT INTO written (who) SELECT who FROM input('who String') WHERE ${ARRIVED_IN_TIME} FORMAT JSONCompactEachRow`,
+    values: Readable.from(body(), { objectMode: false }),
+    query_id: insertId(service.database),
+    query_params: { until },
+    clickhouse_settings: { wait_end_of_query: 1, input_format_parallel_parsing: 0 },
+  })
+  return { result: result.then(({ stream }) => void stream.resume()), release }
+}
+
+describe('the writer lease', () => {
+  test('has one holder a term, and each of several instances gets a turn', async () => {
+    const instances = ['a', 'b', 'c'].map((name) => ({ name, lease: new SharedLease(store), turns: 0 }))
     let inside: string | null = null
     await Promise.all(
-      lanes.map(async (instance) => {
+      instances.map(async (instance) => {
         for (; instance.turns < 4; instance.turns++) {
-          await instance.lane.enter()
+          await instance.lease.acquire()
           expect(inside).toBe(null)
           inside = instance.name
-          await new Promise((done) => setTimeout(done, 20))
+          await sleep(20)
           inside = null
-          await instance.lane.leave()
+          await instance.lease.release()
         }
       }),
     )
-    const epochs = (await holders()).map(({ epoch }) => epoch)
-    expect(epochs).toEqual(epochs.map((_, at) => at + 1))
+    const all = await terms()
+    expect(all.map(({ term }) => term)).toEqual(all.map((_, at) => at + 1))
+    expect(all.every(({ holders }) => holders.length === 1)).toBe(true)
+    expect(new Set(all.flatMap(({ holders }) => holders)).size).toBe(3)
   })
 
-  test('is not lost with an epoch whose token is known and whose row is not', async () => {
-    const lane = new SharedLane(store, 'a')
-    await lane.enter()
-    await lane.leave()
-    // A claim by a server that was killed before its row was in place: a mutation leaves the token as well.
-    const [last] = (await holders()).slice(-1)
+  test('is kept for many turns while nobody waits, and given up after a turn when somebody does', async () => {
+    const [a, b] = [new SharedLease(store), new SharedLease(store)]
+    const first = await a.acquire()
+    await sleep(700)
+    expect(await a.acquire()).toMatchObject({ continued: true, term: { number: first.term.number } })
+    const waited = performance.now()
+    const other = b.acquire()
+    while ((await Promise.race([other, sleep(30, null)])) === null) await a.acquire()
+    expect(performance.now() - waited).toBeLessThan(3_000)
+    expect((await other).continued).toBe(false)
+  })
+
+  test('says whether anybody else may have written since the last turn', async () => {
+    const [a, b] = [new SharedLease(store), new SharedLease(store)]
+    expect((await a.acquire()).continued).toBe(false)
+    await a.release()
+    expect((await a.acquire()).continued).toBe(true)
+    await a.release()
+    await b.acquire()
+    await b.release()
+    expect((await a.acquire()).continued).toBe(false)
+  })
+
+  test('of a holder that ended without giving it up passes to another instance within 10 seconds', async () => {
+    const [a, b] = [new SharedLease(store), new SharedLease(store)]
+    const { term } = await a.acquire()
+    const died = performance.now()
+    const turn = await b.acquire().catch(() => b.acquire())
+    expect(performance.now() - died).toBeLessThan(10_000)
+    expect(turn.term.number).toBeGreaterThan(term.number)
+    // The new holder looks at what was received since the first term began.
+    expect(turn.unsettledSince).toBeLessThanOrEqual(await store.now())
+    expect(turn.unsettledSince).toBeGreaterThan((await store.now()) - 15_000)
+    // It goes on saying so until that is done, and does not count as having given up the lease either.
+    await b.release()
+    expect((await b.acquire().catch(() => b.acquire())).unsettledSince).toBe(turn.unsettledSince)
+    b.settled()
+    expect((await b.acquire()).unsettledSince).toBe(null)
+  })
+
+  test('refuses an insert whose body arrives when the term is over, although it began in time', async () => {
+    const a = new SharedLease(store)
+    const { term } = await a.acquire()
+    const insert = stalled('late', term.until)
+    const inTime = stalled('in time', term.until)
+    await sleep(300)
+    inTime.release()
+    await inTime.result
+    await sleep(9_000)
+    insert.release()
+    await expect(insert.result).rejects.toSatisfy(isRefusedByLease)
+    expect(await written()).toEqual(['in time'])
+  })
+
+  test('refuses maintenance when the term is over, whatever the statement does', async () => {
+    const a = new SharedLease(store)
+    await a.acquire()
+    const condition = a.condition()
+    const guard = { condition: () => condition }
+    const insert = (who: string) =>
+      store.admin.command({ query: `INSERT INTO written SELECT '${who}' WHERE ${orFail(guard)}`, query_id: maintenanceId(service.database) })
+    await insert('in time')
+    await store.deleteRows('written', `who = 'nobody' AND ${condition}`)
+    await sleep(8_500)
+    await expect(insert('late')).rejects.toSatisfy(isRefusedByLease)
+    await store.deleteRows('written', `who = 'in time' AND ${condition}`)
+    expect(await written()).toEqual(['in time'])
+    expect(() => a.condition()).toThrow(LeaseLostError)
+  })
+
+  test('is not used by another instance while a write that passed the check in time is still running', async () => {
+    const [a, b] = [new SharedLease(store), new SharedLease(store)]
+    const { term } = await a.acquire()
+    await service.admin.command({ query: 'CREATE TABLE copies (who String) ENGINE = MergeTree ORDER BY who' })
     await service.admin.command({
-      query: `INSERT INTO lane (epoch, holder, until) VALUES (${Number(last?.epoch) + 1}, 'b', now64(3))`,
-      clickhouse_settings: { insert_deduplicate: 1, insert_deduplication_token: `lane-${Number(last?.epoch) + 1}` },
+      query: `CREATE MATERIALIZED VIEW slowly TO copies DEFINER = CURRENT_USER SQL SECURITY DEFINER AS SELECT who FROM written WHERE sleepEachRow(3) = 0`,
     })
-    await store.deleteRows('lane', `holder = 'b'`)
-    await expect(lane.enter()).rejects.toThrow()
-    expect((await lane.enter()).epoch).toBe(Number(last?.epoch) + 2)
-    // Others follow.
-    await lane.leave()
-    expect((await new SharedLane(store, 'c').enter()).epoch).toBeGreaterThan(Number(last?.epoch) + 2)
+    await sleep(6_500)
+    const insert = stalled('slow', term.until)
+    insert.release()
+    let ended = false
+    void insert.result.then(() => (ended = true))
+    await b.acquire().catch(() => b.acquire())
+    expect(ended).toBe(true)
+    expect(await written()).toEqual(['slow'])
+  })
+
+  test('is not lost with a term whose token is known and whose row is not', async () => {
+    const a = new SharedLease(store)
+    const { term } = await a.acquire()
+    await a.release()
+    const next = term.number + 1
+    // A claim by a server that was killed before its row was in place: a mutation leaves the token as well.
+    await service.admin.command({
+      query: `INSERT INTO writer_lease (partition, term, holder, state, until) VALUES (0, ${next}, 'b', 'held', now64(3))`,
+      clickhouse_settings: { insert_deduplicate: 1, insert_deduplication_token: `held-${next}` },
+    })
+    await store.deleteRows('writer_lease', `holder = 'b'`)
+    expect((await a.acquire()).term.number).toBe(next + 1)
+    await a.release()
+    expect((await new SharedLease(store).acquire()).term.number).toBeGreaterThan(next + 1)
   })
 })

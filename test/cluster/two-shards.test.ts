@@ -59,7 +59,7 @@ async function store(events: readonly SentEvent[], org: string) {
 
 async function sealAll() {
   for (const service of [single, cluster]) {
-    while (await service.writer.exclusive(() => service.seals.advance())) continue
+    while (await service.writer.exclusive((guard) => service.seals.advance(guard))) continue
   }
 }
 

@@ -89,7 +89,7 @@ describe('sealing step by step', () => {
   }
   const sealAll = async () => {
     let steps = 0
-    while (await service.writer.exclusive(() => service.seals.advance())) steps++
+    while (await service.writer.exclusive((guard) => service.seals.advance(guard))) steps++
     return steps
   }
 

@@ -188,7 +188,7 @@ describe('a user who is removed', () => {
 
   test('can be one whose events are in coarse spans, and whose day is repaired afterwards', async () => {
     service.setNow('2026-07-01T00:00:00Z')
-    while (await service.writer.exclusive(() => service.seals.advance()));
+    while (await service.writer.exclusive((guard) => service.seals.advance(guard)));
     await remove(ANN)
     expect(await service.rows('SELECT count() AS n FROM user_activity WHERE user_no IN (SELECT user_no FROM removals)')).toEqual([{ n: 0 }])
     await service.admin.command({ query: `ALTER TABLE user_activity DELETE WHERE level = 2`, clickhouse_settings: { mutations_sync: '1' } })
@@ -274,10 +274,9 @@ describe('where the name may live on', () => {
     )
     await remove(ANN)
     await service.stop()
-    const columns = ['tenant', 'timestamp', 'id', 'event_type', 'assistant', 'user', 'assistant_no', 'user_no', 'cost_nanos', 'input_tokens', 'output_tokens', 'model', 'trace_id', 'metadata', 'late_levels']
     const late = [tenant, '2026-02-10 10:00:00.000', 'late', 'tasksInitiated', 'assistant 1', ANN, 1, user_no, 5, 0, 0, '', 'trace of ann', '{"says":"I am Ann"}', 0]
     const journal = await Journal.open(service.dataDir)
-    await journal.write(0, [{ token: 'cut-off', table: 'events', columns, rows: JSON.stringify(late) }])
+    await journal.write([{ token: 'cut-off', table: 'events', rows: JSON.stringify(late) }])
     service = await startService({ now: NOW, from: service })
     expect(await service.rows(`SELECT user, trace_id, metadata, toUInt32(cost_nanos) AS cost FROM events WHERE id = 'late'`)).toEqual([
       { user: '', trace_id: '', metadata: '', cost: 5 },

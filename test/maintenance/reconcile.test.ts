@@ -249,9 +249,9 @@ describe('an insert that was cut off', () => {
     const { database, dataDir } = service
     await service.stop()
     const journal = await Journal.open(dataDir)
-    await journal.write(0, [{ token: TOKEN, table: 'events', columns: COLUMNS, rows }])
+    await journal.write([{ token: TOKEN, table: 'events', rows }])
     // What a run that was killed while it wrote has left behind was never sent.
-    await writeFile(join(dataDir, 'journal', '999999999999999-half.json.part'), '{"epoch":0,"inser')
+    await writeFile(join(dataDir, 'journal', '999999999999999-half.json.part'), '{"inser')
     service = await startService({ now: NOW, from: { database, dataDir } })
     expect(await readdir(join(dataDir, 'journal'))).toEqual([])
   }

@@ -69,7 +69,7 @@ async function filled(config: Record<string, string> = {}) {
   service = await startService({ now: '2025-11-20T00:00:00Z', config })
   service.setNow(NOW)
   await service.store(events)
-  while (await service.writer.exclusive(() => service.seals.advance()));
+  while (await service.writer.exclusive((guard) => service.seals.advance(guard)));
 }
 
 describe('the horizon', () => {
