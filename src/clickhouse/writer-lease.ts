@@ -119,8 +119,8 @@ const EXTEND_BELOW_MS = 6_500
 const TURN_MS = 500
 /** An instance that waits says so once in this time. */
 const WAITING_MS = 1_000
-/** After a turn, the former holder claims the lease so much later than those who waited. */
-const STEP_BACK_MS = 120
+/** After a turn, the former holder claims the lease so much later than those who waited, at most. */
+const STEP_BACK_MS = 1_000
 const WAIT_MS = 9_000
 /** Servers of a cluster each look at their own clock: so far apart they may be. */
 const CLOCK_DIFFERENCE_MS = 250
@@ -212,7 +212,9 @@ export class SharedLease implements WriterLease {
     if (this.#term && began < this.#heldUntil) {
       if (began >= this.#turnUntil && (await this.#othersWait())) {
         await this.#release()
-        await sleep(STEP_BACK_MS)
+        for (const until = performance.now() + STEP_BACK_MS; performance.now() < until; await sleep(25)) {
+          if (((await this.#last())?.term ?? 0) > this.#released) break
+        }
       } else {
         if (began >= this.#turnUntil) this.#turnUntil = began + TURN_MS
         try {
