@@ -6,6 +6,7 @@ import type * as v from 'valibot'
 import type * as answers from './analytics/answers.ts'
 import type { ENDPOINTS } from './analytics/endpoints/index.ts'
 import type { FileFormat } from './analytics/export/formats.ts'
+import type { ErrorCode } from './domain/errors.ts'
 import type { reconcileParameters } from './http/routes/operations.ts'
 import type { sentEvent } from './ingest/event-schema.ts'
 
@@ -45,7 +46,7 @@ export type Removal = v.InferOutput<typeof answers.Removal>
 export type Reconciliation = v.InferOutput<typeof answers.Reconciliation>
 export type Readiness = v.InferOutput<typeof answers.Readiness>
 export type SentEvent = v.InferInput<typeof sentEvent>
-export type { ErrorCode } from './analytics/answers.ts'
+export type { ErrorCode } from './domain/errors.ts'
 export type { FileFormat } from './analytics/export/formats.ts'
 
 /** An answer that is not a 2xx, or none of this service. */
@@ -53,7 +54,7 @@ export class AnalyticsError extends Error {
   override name = 'AnalyticsError'
   readonly status: number
   /** The service's `error.code`; 'unknown' where something else has answered. */
-  readonly code: answers.ErrorCode | 'unknown'
+  readonly code: ErrorCode | 'unknown'
   /** What is wrong with which parameter. */
   readonly details: ReadonlyArray<{ parameter: string; message: string }>
   /** Names the request in the service's log. */

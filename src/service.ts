@@ -13,13 +13,14 @@ import { lockDataDir } from './data-dir.ts'
 import { AnswerCache } from './analytics/result-cache.ts'
 import { createVerifier } from './auth/verifier.ts'
 import { loadLocalKey } from './auth/local-key.ts'
-import { PLACES, TenantLimits } from './limits/tenant-limits.ts'
-import { operations, SelfCheck } from './http/routes/operations.ts'
+import { MAX_EXPORTS, PLACES, TenantLimits } from './limits/tenant-limits.ts'
+import { operations } from './http/routes/operations.ts'
+import { SelfCheck } from './maintenance/self-check.ts'
 import { Answers } from './ingest/idempotency.ts'
 import { Journal } from './ingest/journal.ts'
 import { instanceName, OWN_LANE, SharedLane } from './clickhouse/writer-lease.ts'
-import { Budget } from './ingest/post-events.ts'
-import type { Exclusive } from './maintenance/reconcile.ts'
+import { Budget } from './limits/byte-budget.ts'
+import type { Exclusive } from './clickhouse/write-lock.ts'
 import { Rebuilds } from './maintenance/backfill.ts'
 import { Removals } from './maintenance/erasure.ts'
 import { Retention } from './maintenance/retention.ts'
@@ -124,6 +125,7 @@ export async function createService(options: ServiceOptions) {
     },
     queryTimeoutSeconds: config.QUERY_TIMEOUT_SECONDS,
     queryMemoryMb: config.QUERY_MEMORY_MB,
+    maxStreams: MAX_EXPORTS,
   })
   const localKey = config.localKey ? await loadLocalKey(dataDir) : undefined
   const names = new Names(store)
@@ -181,7 +183,7 @@ export async function createService(options: ServiceOptions) {
       ? undefined
       : setInterval(() => void Promise.all([removals.learn(), retention.load()]).catch(() => {}), SHARED_MAX_AGE_MS).unref()
   const backups = new Backups((name) => backUp(store, exclusive, { database, name, disk: config.BACKUP_DISK }))
-  const selfCheck = new SelfCheck({ ...shared, backups }, config.SELF_CHECK_MINUTES)
+  const selfCheck = new SelfCheck({ ...shared, exclusive }, config.SELF_CHECK_MINUTES)
   const { MAX_CONCURRENT_QUERIES: perTenant } = config
   const places = config.CLICKHOUSE_URL === undefined ? PLACES.embedded : PLACES.server
   const limits = new TenantLimits(config.RATE_LIMIT_PER_SECOND, perTenant, Math.max(places, perTenant))

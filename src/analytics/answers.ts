@@ -3,10 +3,12 @@
  * the tests hold real answers against it.
  */
 import * as v from 'valibot'
-import { jsonObject } from '../ingest/event-schema.ts'
+import { jsonObject } from '../domain/schemas.ts'
 import { METRICS, type Severity } from './regressions/baseline.ts'
 import type { ENDPOINTS } from './endpoints/index.ts'
-import { EVENT_TYPES, PERIODS } from './parameters.ts'
+import { PERIODS } from '../time/calendar.ts'
+import { EVENT_TYPES } from '../domain/event.ts'
+import { ERROR_CODES, type ErrorCode } from '../domain/errors.ts'
 
 const instant = (description: string) =>
   v.pipe(
@@ -273,30 +275,6 @@ export const Readiness = v.strictObject({
     'The last comparison of rollups with the log; null before the first.',
   ),
 })
-
-/** What `error.code` says, and of which status. */
-export const ERROR_CODES = {
-  bad_request: 400,
-  too_expensive: 400,
-  unauthorized: 401,
-  forbidden: 403,
-  not_found: 404,
-  method_not_allowed: 405,
-  not_acceptable: 406,
-  too_slow: 408,
-  in_progress: 409,
-  backup_exists: 409,
-  too_large: 413,
-  too_many_events: 413,
-  unsupported_media_type: 415,
-  expectation_failed: 417,
-  key_reused: 422,
-  too_many_requests: 429,
-  headers_too_large: 431,
-  internal: 500,
-  unavailable: 503,
-} as const
-export type ErrorCode = keyof typeof ERROR_CODES
 
 export const Failure = v.strictObject({
   success: v.literal(false),

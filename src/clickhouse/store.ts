@@ -8,8 +8,6 @@ import { randomUUID } from 'node:crypto'
 import type { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { ApiError, unavailable } from '../domain/errors.ts'
-import { MAX_EXPORTS } from '../limits/tenant-limits.ts'
-import { ID_HASH } from '../ingest/event-id-filter.ts'
 import { clusterSettings, localTable, type Cluster } from './cluster-config.ts'
 
 /** Who asks: the tenant's number (0: a tenant nobody has written to yet) and what becomes of the query. */
@@ -66,6 +64,8 @@ export interface StoreOptions {
   readonly cluster?: Cluster | undefined
   readonly queryTimeoutSeconds: number
   readonly queryMemoryMb: number
+  /** Streams that may be open at once, each over a connection of its own; MAX_STREAMS by default. */
+  readonly maxStreams?: number | undefined
   /** Throws where what has been written may not be there, or what is written now would not be, as on a full disk. */
   readonly assertWritten?: (() => void) | undefined
   /** Called for each query that fails because a part on disk cannot be read. */
@@ -149,6 +149,8 @@ const STREAM_SETTINGS: ClickHouseSettings = {
   format_csv_null_representation: '',
   output_format_csv_crlf_end_of_line: 1,
 }
+
+const MAX_STREAMS = 32
 
 /** A shard that is there answers in milliseconds. Well within the 2 seconds in which /health/ready answers, whatever hangs. */
 const MISSING_AFTER_MS = 1_000
@@ -260,7 +262,7 @@ export class Store {
     this.#exporter = createClient({
       ...shared,
       ...options.reader,
-      max_open_connections: MAX_EXPORTS,
+      max_open_connections: options.maxStreams ?? MAX_STREAMS,
       // Until the answer begins; from then on the pace is its reader's.
       request_timeout: options.queryTimeoutSeconds * 1000 + 5_000,
     })
@@ -703,3 +705,6 @@ export function asApiError(error: unknown): unknown {
   }
   return unavailable('The analytics store is out of reach.', 1, error)
 }
+
+/** The hash by which src/ingest/event-id-filter.ts knows an event, over rows of `events`. */
+export const ID_HASH = "murmurHash3_32(concat(toString(tenant), ' ', id))"

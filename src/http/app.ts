@@ -15,15 +15,16 @@ import { requireAllAssistants, requireScope, type Principal, type Verifier } fro
 import { dashboard } from './routes/dashboard.ts'
 import { ApiError, errorBody } from '../domain/errors.ts'
 import type { TenantLimits } from '../limits/tenant-limits.ts'
-import { postEvents, type Ingestion } from '../ingest/post-events.ts'
+import { postEvents, type Ingestion } from './routes/post-events.ts'
 import type { Rebuilds } from '../maintenance/backfill.ts'
 import type { Removals } from '../maintenance/erasure.ts'
 import type { Retention } from '../maintenance/retention.ts'
 import type { Seals } from '../maintenance/compaction.ts'
 import { createMcp } from './mcp/index.ts'
 import type { Names } from '../ids/dictionary.ts'
-import { observeRequests, type RequestObserver, type RequestVariables, type Sent } from '../observe/requests.ts'
+import { observeRequests, type RequestObserver } from '../observe/requests.ts'
 import { reference } from './reference/routes.ts'
+import type { RequestVariables, Sent } from '../observe/request-context.ts'
 
 export interface AppParts {
   readonly store: Store

@@ -2,7 +2,11 @@
 import { randomUUID } from 'node:crypto'
 import type { Store } from '../clickhouse/store.ts'
 import type { NameKind, Names } from './dictionary.ts'
-import type { Inserts } from '../ingest/insert.ts'
+
+/** What stores rows as one block; the token makes sending them again harmless. */
+interface Inserts {
+  send(insert: { token: string; table: string; columns: readonly string[]; rows: string }): Promise<void>
+}
 
 export class Numbers {
   readonly #store: Store

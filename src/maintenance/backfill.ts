@@ -11,8 +11,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { DAY, SEALED, SPLIT_DAY, type RollupTable } from '../rollups/granularities.ts'
 import type { Store } from '../clickhouse/store.ts'
 import type { Log } from '../log.ts'
-import { rewriteDays, type Exclusive, type Place } from './reconcile.ts'
+import { type Place, rewriteDays } from './reconcile.ts'
 import { sealFrom, splitDay, type Seals } from './compaction.ts'
+import type { Exclusive } from '../clickhouse/write-lock.ts'
 
 /** The lane is held for so much at a time: a second or two. */
 const STEP_EVENTS = 100_000

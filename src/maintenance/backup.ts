@@ -4,7 +4,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Exclusive } from './reconcile.ts'
+import type { Exclusive } from '../clickhouse/write-lock.ts'
 import type { Store } from '../clickhouse/store.ts'
 
 /** Cannot be made or restored; `message` is meant for whoever asked. */

@@ -14,7 +14,7 @@ import { ApiError, unavailable } from '../domain/errors.ts'
 import type { Names } from '../ids/dictionary.ts'
 import { toIso, type Instant } from '../time/calendar.ts'
 import { LONGEST_INSERT_MS } from '../clickhouse/writer-lease.ts'
-import type { Exclusive } from './reconcile.ts'
+import type { Exclusive } from '../clickhouse/write-lock.ts'
 
 /** What was removed; dates are ISO 8601, null where there was no event. */
 export interface RemovalReceipt {

@@ -11,6 +11,7 @@ import { randomUUID } from 'node:crypto'
 import { ACROSS_LEVELS, ASSISTANT_LEVELS, COARSE, CUTS, DAY, QUARTER, SEALED, SPLIT_DAY, type RollupTable } from '../rollups/granularities.ts'
 import { dateTime64, type Store } from '../clickhouse/store.ts'
 import { PIECES, sealFrom, splitDay, type Seals } from './compaction.ts'
+import type { Exclusive } from '../clickhouse/write-lock.ts'
 
 /** A day of one tenant (a span, for a coarse level) in which a rollup does not say what its source says. */
 export interface Drift {
@@ -150,9 +151,6 @@ const inRange = (time: string) => `${time} >= {from:DateTime64(3, 'UTC')} AND ${
 
 /** An instant in seconds, moved to a multiple of `seconds`. */
 const whole = (ms: number, seconds: number, round: (x: number) => number) => round(ms / 1000 / seconds) * seconds
-
-/** Where the comparison runs: alone in the writer's lane. */
-export type Exclusive = <T>(work: () => Promise<T>) => Promise<T>
 
 export interface ReconcileOptions {
   readonly from: number

@@ -9,7 +9,7 @@ import { DAY } from '../rollups/granularities.ts'
 import { dateTime64, type Store } from '../clickhouse/store.ts'
 import type { Log } from '../log.ts'
 import { toIso, type Instant } from '../time/calendar.ts'
-import type { Exclusive } from './reconcile.ts'
+import type { Exclusive } from '../clickhouse/write-lock.ts'
 
 const DAY_MS = DAY.seconds * 1000
 

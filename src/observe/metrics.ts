@@ -3,15 +3,15 @@
  * label has few values, known from the code. A new metric is one entry: in MEASURED where something is told as it happens,
  * in READ where something that counts already is asked when a scrape comes.
  */
-import { readFileSync } from 'node:fs'
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client'
 import type { FinishedQuery } from '../clickhouse/store.ts'
 import type { AnswerCache } from '../analytics/result-cache.ts'
 import type { TenantLimits } from '../limits/tenant-limits.ts'
-import type { SelfCheck } from '../http/routes/operations.ts'
-import type { Budget } from '../ingest/post-events.ts'
+import type { SelfCheck } from '../maintenance/self-check.ts'
+import type { Budget } from '../limits/byte-budget.ts'
 import type { Receipt } from '../ingest/deduplicate.ts'
 import type { Group, Writer } from '../ingest/batch-writer.ts'
+import { VERSION } from '../version.ts'
 
 /** Seconds. A kept answer takes 0.1 ms, `SELECT 1` 2 to 5 ms, a question at most QUERY_TIMEOUT_SECONDS. */
 const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
@@ -187,9 +187,6 @@ const READ: readonly Read[] = [
     read: () => ({ [VERSION]: 1 }),
   },
 ]
-
-/** Of package.json. */
-export const VERSION = (JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }).version
 
 export class Metrics {
   readonly registry = new Registry()

@@ -10,30 +10,7 @@ import type { FinishedQuery } from '../clickhouse/store.ts'
 import type { Level, Log } from '../log.ts'
 import type { Metrics } from './metrics.ts'
 import type { RequestSpan, Tracing } from './tracing.ts'
-
-/** A request under way; those who handle it write down what they know. */
-export interface Observed {
-  readonly id: string
-  /** Of the token, once it is verified. */
-  tenant?: string
-  /** Its own; who waits for an answer that somebody else asked for has none. */
-  readonly queries: FinishedQuery[]
-  /** Of an answer that is no success: how loud it is to be told, and of what. */
-  failure?: { level: Level; cause: unknown; stack?: string }
-  /** Of an answer that is still being sent when it is returned. */
-  sending?: Promise<Sent>
-}
-
-/** What became of an export. */
-export interface Sent {
-  readonly outcome: 'ok' | 'failed' | 'cancelled'
-  readonly bytes: number
-}
-
-export interface RequestVariables {
-  readonly requestId: string
-  readonly observed: Observed
-}
+import type { Observed, Sent } from './request-context.ts'
 
 export interface RequestObserver {
   readonly log: Log

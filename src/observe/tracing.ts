@@ -12,8 +12,8 @@ import type { Config } from '../config.ts'
 import type { Receipt } from '../ingest/deduplicate.ts'
 import type { Group } from '../ingest/batch-writer.ts'
 import type { Log } from '../log.ts'
-import { VERSION } from './metrics.ts'
-import type { Sent } from './requests.ts'
+import { VERSION } from '../version.ts'
+import type { Sent } from './request-context.ts'
 
 export interface RequestSpan {
   readonly traceId: string

@@ -1,4 +1,5 @@
 import type { Instant } from '../time/calendar.ts'
+import type { Range } from '../domain/time-range.ts'
 
 /** The tables of pre-summed rows. */
 export type RollupTable = 'activity' | 'user_activity'
@@ -61,12 +62,6 @@ export const FLEET_LEVELS: readonly Level[] = [QUARTER, THREE_HOURS, SPLIT_DAY, 
 export const ASSISTANT_LEVELS: readonly Level[] = [QUARTER, THREE_HOURS, DAY]
 export const ACROSS_LEVELS: readonly Level[] = [QUARTER, THREE_HOURS, DAY_ACROSS]
 export const USER_LEVELS: readonly Level[] = [DAY]
-
-/** A half-open range of instants, epoch milliseconds. */
-export interface Range {
-  readonly from: Instant
-  readonly to: Instant
-}
 
 /**
  * What a range is the disjoint sum of: spans of the rollups, each named by its level and start (epoch seconds), and raw

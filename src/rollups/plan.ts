@@ -5,7 +5,8 @@
 import { TupleParam } from '@clickhouse/client'
 import { dateTime64, type Asker } from '../clickhouse/store.ts'
 import { MIN_INSTANT, type Instant } from '../time/calendar.ts'
-import { cut, endOf, LEVEL_OF, SPLIT_DAY, type Level, type Parts, type Range, type RollupTable, type SealedUntil } from './granularities.ts'
+import { cut, endOf, type Level, LEVEL_OF, type Parts, type RollupTable, type SealedUntil, SPLIT_DAY } from './granularities.ts'
+import type { Range } from '../domain/time-range.ts'
 
 /**
  * What a question is about: a tenant's whole fleet, or some of its assistants, or some of its users, or both. Numbers are

@@ -12,17 +12,17 @@ import {
   endOf,
   FLEET_LEVELS,
   lateLevels,
+  type Parts,
   QUARTER,
   SEALED,
   SPLIT_DAY,
   splitLevel,
   THREE_HOURS,
   USER_LEVELS,
-  type Parts,
-  type Range,
 } from '../../src/rollups/granularities.ts'
 import { cutAll } from '../../src/rollups/plan.ts'
 import { periodsBetween } from '../../src/time/calendar.ts'
+import type { Range } from '../../src/domain/time-range.ts'
 
 const LEVELS = [QUARTER, THREE_HOURS, DAY, DAY_ACROSS, ...COARSE]
 const DAY_MS = 86_400_000

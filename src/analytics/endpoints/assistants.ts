@@ -2,8 +2,8 @@
 import { MANY_ROWS, tenantSql, type Store } from '../../clickhouse/store.ts'
 import { toIso } from '../../time/calendar.ts'
 import { endpoint } from '../endpoint.ts'
-import { NOTHING, toChange, toMetrics, type Figures } from '../figures.ts'
-import { ACROSS_LEVELS, type Range } from '../../rollups/granularities.ts'
+import { toChange, toMetrics } from '../figures.ts'
+import { ACROSS_LEVELS } from '../../rollups/granularities.ts'
 import { common, range } from '../parameters.ts'
 import {
   entryOf,
@@ -21,6 +21,8 @@ import {
   SUMS,
   type Scope,
 } from '../../rollups/plan.ts'
+import type { Range } from '../../domain/time-range.ts'
+import { type Figures, NOTHING } from '../../rollups/sums.ts'
 
 export const assistants = endpoint({
   parameters: { ...range, ...common },

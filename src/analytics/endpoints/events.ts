@@ -3,12 +3,13 @@ import { FEW_ROWS, tenantSql, type Store } from '../../clickhouse/store.ts'
 import { badRequest } from '../../domain/errors.ts'
 import { toIso, type Instant } from '../../time/calendar.ts'
 import { endpoint } from '../endpoint.ts'
-import { eventsFile, selection, selectionParams, type Cutting } from '../export/events-file.ts'
+import { type Cutting, eventsFile, type Position, selection, selectionParams } from '../export/events-file.ts'
 import { toMetrics } from '../figures.ts'
 import { fileHeaders, format, formatOf, type FileFormat } from '../export/formats.ts'
-import { common, eventType, openLimit, range, skip, text, type EventType } from '../parameters.ts'
+import { common, eventType, openLimit, range, skip, text } from '../parameters.ts'
 import type { Scope } from '../../rollups/plan.ts'
 import { totalsOf } from '../../rollups/sums.ts'
+import type { EventType } from '../../domain/event.ts'
 
 /** Events of a page where no limit is given. */
 const PAGE_SIZE = 50
@@ -111,12 +112,6 @@ function page(store: Store, scope: Scope, wanted: Cutting & { readonly size: num
     { ...selectionParams(wanted, scope), size: wanted.size + 1 },
     scope.users ? {} : FEW_ROWS,
   )
-}
-
-/** The last event of a page; the next page begins after it in (timestamp, id) order. */
-export interface Position {
-  at: Instant
-  id: string
 }
 
 function writeCursor({ at, id }: Position): string {

@@ -2,9 +2,9 @@
 import { badRequest } from '../../domain/errors.ts'
 import { periodsBetween, toIso } from '../../time/calendar.ts'
 import { endpoint } from '../endpoint.ts'
-import { NOTHING, toMetrics } from '../figures.ts'
+import { toMetrics } from '../figures.ts'
 import { common, range, requiredPeriod } from '../parameters.ts'
-import { totalsOf } from '../../rollups/sums.ts'
+import { NOTHING, totalsOf } from '../../rollups/sums.ts'
 
 /** 27 years of days: 100 queries and 3 MB. */
 const MAX_ENTRIES = 10_000

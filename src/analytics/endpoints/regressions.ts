@@ -17,8 +17,7 @@ import {
   type Sums,
 } from '../regressions/baseline.ts'
 import { endpoint } from '../endpoint.ts'
-import { NOTHING, type Figures } from '../figures.ts'
-import { ACROSS_LEVELS, type Range } from '../../rollups/granularities.ts'
+import { ACROSS_LEVELS } from '../../rollups/granularities.ts'
 import { common, endDate, limit, wholeNumber } from '../parameters.ts'
 import {
   entryOf,
@@ -36,7 +35,8 @@ import {
   SUMS,
   type Scope,
 } from '../../rollups/plan.ts'
-import { totalsOf } from '../../rollups/sums.ts'
+import { type Figures, NOTHING, totalsOf } from '../../rollups/sums.ts'
+import type { Range } from '../../domain/time-range.ts'
 
 const MINUTE = 60_000
 const HOUR = 60 * MINUTE

@@ -5,7 +5,7 @@
 import { MANY_ROWS, tenantSql, type Store } from '../../clickhouse/store.ts'
 import { toIso } from '../../time/calendar.ts'
 import { endpoint } from '../endpoint.ts'
-import { toMetrics, type TotalsRow } from '../figures.ts'
+import { toMetrics } from '../figures.ts'
 import { USER_LEVELS, type Parts } from '../../rollups/granularities.ts'
 import { common, limit, range } from '../parameters.ts'
 import {
@@ -21,6 +21,7 @@ import {
   SUMS,
   type Scope,
 } from '../../rollups/plan.ts'
+import type { TotalsRow } from '../../rollups/sums.ts'
 
 export const usersTop = endpoint({
   parameters: { ...range, limit: limit(10, 'Users on the list.'), ...common },

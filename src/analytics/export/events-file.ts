@@ -1,9 +1,8 @@
 /** The events of a range as a file, newest first as everywhere, written by ClickHouse and passed on as it comes. */
 import { dateTime64, tenantSql, type Store } from '../../clickhouse/store.ts'
 import type { Instant } from '../../time/calendar.ts'
-import type { Position } from '../endpoints/events.ts'
 import type { FileFormat } from './formats.ts'
-import type { EventType } from '../parameters.ts'
+import type { EventType } from '../../domain/event.ts'
 import { filters, type Scope } from '../../rollups/plan.ts'
 
 /** Which events; `size` undefined means all of them. */
@@ -78,3 +77,9 @@ const LINE = `concat(
   ',"model":', if(model = '', 'null', toJSONString(CAST(model, 'String'))),
   ',"traceId":', if(trace_id = '', 'null', toJSONString(trace_id)),
   ',"metadata":', if(metadata = '', 'null', metadata), '}')`
+
+/** The last event of a page; the next page begins after it in (timestamp, id) order. */
+export interface Position {
+  at: Instant
+  id: string
+}

@@ -12,7 +12,8 @@ import { ENDPOINTS } from '../../analytics/endpoints/index.ts'
 import { requireScope, type Verifier } from '../../auth/verifier.ts'
 import { ApiError, type Complaint } from '../../domain/errors.ts'
 import type { TenantLimits } from '../../limits/tenant-limits.ts'
-import type { Observed } from '../../observe/requests.ts'
+import type { Observed } from '../../observe/request-context.ts'
+import { VERSION } from '../../version.ts'
 import { parametersOf, WORDS } from '../reference/document.ts'
 
 type Path = keyof typeof ENDPOINTS
@@ -83,7 +84,7 @@ export function createMcp(parts: McpParts): (c: Context) => Promise<Response> {
     const session = c.req.header('Mcp-Session-Id')
     const keyOf = (id: string | number) => JSON.stringify([principal.tenant, session, id])
     const server = new sdk.Server(
-      { name: 'agnt-analytics', title: 'AGNT Analytics', version: '1' },
+      { name: 'agnt-analytics', title: 'AGNT Analytics', version: VERSION },
       { capabilities: { tools: {}, prompts: {} }, instructions: INSTRUCTIONS, jsonSchemaValidator: sdk.validator },
     )
     server.setRequestHandler(sdk.ListToolsRequestSchema, () => ({ tools }))

@@ -11,11 +11,20 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import * as v from 'valibot'
 import { gunzipSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
-import { ANSWERS, BACKED_UP, ERROR_CODES, Failure, Liveness, Readiness, RECEIVED, RECONCILED, REMOVED } from '../../../src/analytics/answers.ts'
+import {
+  ANSWERS,
+  BACKED_UP,
+  Failure,
+  Liveness,
+  Readiness,
+  RECEIVED,
+  RECONCILED,
+  REMOVED,
+} from '../../../src/analytics/answers.ts'
 import { ENDPOINTS } from '../../../src/analytics/endpoints/index.ts'
-import { EVENT_TYPES } from '../../../src/analytics/parameters.ts'
+import { EVENT_TYPES } from '../../../src/domain/event.ts'
 import { Store } from '../../../src/clickhouse/store.ts'
-import { unavailable } from '../../../src/domain/errors.ts'
+import { ERROR_CODES, unavailable } from '../../../src/domain/errors.ts'
 import { checkEvent } from '../../../src/ingest/check-event.ts'
 import { sentEvent } from '../../../src/ingest/event-schema.ts'
 import type { Answer, OpenApi, Operation, Parameter } from '../../../src/http/reference/document.ts'
