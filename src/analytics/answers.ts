@@ -6,7 +6,7 @@ import * as v from 'valibot'
 import { jsonObject } from '../domain/schemas.ts'
 import { METRICS, type Severity } from './regressions/baseline.ts'
 import type { ENDPOINTS } from './endpoints/index.ts'
-import { PERIODS } from '../time/calendar.ts'
+import { PERIODS } from '../time/periods.ts'
 import { EVENT_TYPES } from '../domain/event.ts'
 import { ERROR_CODES, type ErrorCode } from '../domain/errors.ts'
 

@@ -1,7 +1,7 @@
 import type * as v from 'valibot'
 import type { Store } from '../clickhouse/store.ts'
 import type { Names } from '../ids/dictionary.ts'
-import type { Instant } from '../time/calendar.ts'
+import type { Instant } from '../time/instant.ts'
 import type { Range } from '../domain/time-range.ts'
 import type { readParameters } from './parameters.ts'
 import type { Scope } from '../rollups/plan.ts'

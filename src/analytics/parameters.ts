@@ -3,8 +3,11 @@
  */
 import * as v from 'valibot'
 import { badRequest, type Complaint } from '../domain/errors.ts'
-import { isTimeZone, parseInstant, PERIODS, type Instant, type Period } from '../time/calendar.ts'
+import { type Period, PERIODS } from '../time/periods.ts'
 import { EVENT_TYPES, MAX_ID_LENGTH } from '../domain/event.ts'
+import type { Instant } from '../time/instant.ts'
+import { isTimeZone } from '../time/zones.ts'
+import { parseInstant } from '../time/iso8601.ts'
 
 const MAX_REPEATS = 100
 

@@ -14,7 +14,7 @@ import { MANY_ROWS, tenantSql, type Store } from '../clickhouse/store.ts'
 import { LATE_SECONDS } from '../maintenance/compaction.ts'
 import type { Exclusive } from '../clickhouse/write-lock.ts'
 import type { Log } from '../log.ts'
-import type { Instant } from '../time/calendar.ts'
+import type { Instant } from '../time/instant.ts'
 import { DAY, type Parts } from '../rollups/granularities.ts'
 import { inRaw, inSpans, partParams, secondsOf, spanParams, type Scope } from '../rollups/plan.ts'
 

@@ -1,5 +1,5 @@
 /** What an event is, and how large its parts may be. */
-import type { Instant } from '../time/calendar.ts'
+import type { Instant } from '../time/instant.ts'
 
 /** An event that may be stored; optional fields that were not sent hold their sentinel ('' or 0). */
 export interface Event {

@@ -1,5 +1,5 @@
 /** Ranges of time. */
-import type { Instant } from '../time/calendar.ts'
+import type { Instant } from '../time/instant.ts'
 
 /** A half-open range of instants, epoch milliseconds. */
 export interface Range {

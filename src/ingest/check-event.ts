@@ -2,7 +2,7 @@
  * One event as a caller sends it, checked by hand: this runs for every event of every batch, where a schema library costs
  * several times as much as parsing the JSON.
  */
-import { MIN_INSTANT, parseInstant, toIso, type Instant } from '../time/calendar.ts'
+import { parseInstant, toIso } from '../time/iso8601.ts'
 import {
   type Event,
   EVENT_TYPES,
@@ -12,6 +12,7 @@ import {
   MAX_METADATA_BYTES,
   MAX_TOKENS,
 } from '../domain/event.ts'
+import { type Instant, MIN_INSTANT } from '../time/instant.ts'
 
 const FIELDS = new Set([
   'id',

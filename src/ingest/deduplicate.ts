@@ -2,7 +2,7 @@
 import { randomUUID } from 'node:crypto'
 import { lateLevels } from '../rollups/granularities.ts'
 import { slices, type Store } from '../clickhouse/store.ts'
-import { toIso } from '../time/calendar.ts'
+import { toIso } from '../time/iso8601.ts'
 import type { Event } from '../domain/event.ts'
 import { idHash, type IdFilter } from './event-id-filter.ts'
 import { EVENT_COLUMNS, eventRow } from './insert.ts'

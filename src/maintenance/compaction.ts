@@ -10,7 +10,7 @@
 import { CUTS, DAY, QUARTER, SEALED, SPLIT_DAY, type Level, type SealedUntil } from '../rollups/granularities.ts'
 import { randomUUID } from 'node:crypto'
 import type { Store } from '../clickhouse/store.ts'
-import type { Instant } from '../time/calendar.ts'
+import type { Instant } from '../time/instant.ts'
 
 /** A span is sealed this long after its end, when the stragglers are mostly in. Only speed depends on it. */
 export const LATE_SECONDS = 600

@@ -8,8 +8,9 @@
 import { DAY } from '../rollups/granularities.ts'
 import { dateTime64, type Store } from '../clickhouse/store.ts'
 import type { Log } from '../log.ts'
-import { toIso, type Instant } from '../time/calendar.ts'
+import { toIso } from '../time/iso8601.ts'
 import type { Exclusive } from '../clickhouse/write-lock.ts'
+import type { Instant } from '../time/instant.ts'
 
 const DAY_MS = DAY.seconds * 1000
 

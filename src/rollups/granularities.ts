@@ -1,4 +1,4 @@
-import type { Instant } from '../time/calendar.ts'
+import type { Instant } from '../time/instant.ts'
 import type { Range } from '../domain/time-range.ts'
 
 /** The tables of pre-summed rows. */

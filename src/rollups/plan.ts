@@ -4,7 +4,7 @@
  */
 import { TupleParam } from '@clickhouse/client'
 import { dateTime64, type Asker } from '../clickhouse/store.ts'
-import { MIN_INSTANT, type Instant } from '../time/calendar.ts'
+import { type Instant, MIN_INSTANT } from '../time/instant.ts'
 import { cut, endOf, type Level, LEVEL_OF, type Parts, type RollupTable, type SealedUntil, SPLIT_DAY } from './granularities.ts'
 import type { Range } from '../domain/time-range.ts'
 

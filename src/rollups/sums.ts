@@ -8,7 +8,7 @@
  */
 import { countDistinct } from '../clickhouse/bitmap.ts'
 import { AS_WRITTEN, SPLIT_EARLY, tenantSql, type Store } from '../clickhouse/store.ts'
-import { MIN_INSTANT } from '../time/calendar.ts'
+import { MIN_INSTANT } from '../time/instant.ts'
 import { ASSISTANT_LEVELS, DAY, FLEET_LEVELS, type Parts, QUARTER } from './granularities.ts'
 import {
   COUNTS,

@@ -21,7 +21,7 @@ import {
   USER_LEVELS,
 } from '../../src/rollups/granularities.ts'
 import { cutAll } from '../../src/rollups/plan.ts'
-import { periodsBetween } from '../../src/time/calendar.ts'
+import { periodsBetween } from '../../src/time/periods.ts'
 import type { Range } from '../../src/domain/time-range.ts'
 
 const LEVELS = [QUARTER, THREE_HOURS, DAY, DAY_ACROSS, ...COARSE]

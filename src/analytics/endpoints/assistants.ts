@@ -1,6 +1,6 @@
 /** GET /analytics/assistants: what each assistant did in the range, busiest first, and which fell idle. */
 import { MANY_ROWS, tenantSql, type Store } from '../../clickhouse/store.ts'
-import { toIso } from '../../time/calendar.ts'
+import { toIso } from '../../time/iso8601.ts'
 import { endpoint } from '../endpoint.ts'
 import { toChange, toMetrics } from '../figures.ts'
 import { ACROSS_LEVELS } from '../../rollups/granularities.ts'

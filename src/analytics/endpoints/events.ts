@@ -1,7 +1,7 @@
 /** GET /analytics/events: the raw log, newest first, by page or by cursor. */
 import { FEW_ROWS, tenantSql, type Store } from '../../clickhouse/store.ts'
 import { badRequest } from '../../domain/errors.ts'
-import { toIso, type Instant } from '../../time/calendar.ts'
+import { toIso } from '../../time/iso8601.ts'
 import { endpoint } from '../endpoint.ts'
 import { type Cutting, eventsFile, type Position, selection, selectionParams } from '../export/events-file.ts'
 import { toMetrics } from '../figures.ts'
@@ -10,6 +10,7 @@ import { common, eventType, openLimit, range, skip, text } from '../parameters.t
 import type { Scope } from '../../rollups/plan.ts'
 import { totalsOf } from '../../rollups/sums.ts'
 import type { EventType } from '../../domain/event.ts'
+import type { Instant } from '../../time/instant.ts'
 
 /** Events of a page where no limit is given. */
 const PAGE_SIZE = 50

@@ -3,7 +3,7 @@
  * for the fleet and for each assistant; src/analytics/regressions/baseline.ts says when a figure is out of line.
  */
 import { MANY_ROWS, tenantSql, type Store } from '../../clickhouse/store.ts'
-import { MIN_INSTANT, sameTime, toIso, type Instant } from '../../time/calendar.ts'
+import { sameTime } from '../../time/periods.ts'
 import {
   addSums,
   compareAll,
@@ -37,6 +37,8 @@ import {
 } from '../../rollups/plan.ts'
 import { type Figures, NOTHING, totalsOf } from '../../rollups/sums.ts'
 import type { Range } from '../../domain/time-range.ts'
+import { type Instant, MIN_INSTANT } from '../../time/instant.ts'
+import { toIso } from '../../time/iso8601.ts'
 
 const MINUTE = 60_000
 const HOUR = 60 * MINUTE

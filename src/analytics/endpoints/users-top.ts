@@ -3,7 +3,7 @@
  * lists of the spans' most active (user-ranks.ts), or else from all users; then the figures of those few are read.
  */
 import { MANY_ROWS, tenantSql, type Store } from '../../clickhouse/store.ts'
-import { toIso } from '../../time/calendar.ts'
+import { toIso } from '../../time/iso8601.ts'
 import { endpoint } from '../endpoint.ts'
 import { toMetrics } from '../figures.ts'
 import { USER_LEVELS, type Parts } from '../../rollups/granularities.ts'

@@ -1,6 +1,6 @@
 /** The events of a range as a file, newest first as everywhere, written by ClickHouse and passed on as it comes. */
 import { dateTime64, tenantSql, type Store } from '../../clickhouse/store.ts'
-import type { Instant } from '../../time/calendar.ts'
+import type { Instant } from '../../time/instant.ts'
 import type { FileFormat } from './formats.ts'
 import type { EventType } from '../../domain/event.ts'
 import { filters, type Scope } from '../../rollups/plan.ts'

@@ -14,8 +14,9 @@ import type { SelfCheck } from '../../maintenance/self-check.ts'
 import type { Seals } from '../../maintenance/compaction.ts'
 import type { Writer } from '../../ingest/batch-writer.ts'
 import type { Names } from '../../ids/dictionary.ts'
-import { MAX_INSTANT, MIN_INSTANT, toIso } from '../../time/calendar.ts'
+import { toIso } from '../../time/iso8601.ts'
 import { requireScope, type Verifier } from '../../auth/verifier.ts'
+import { MAX_INSTANT, MIN_INSTANT } from '../../time/instant.ts'
 
 export interface OperationsParts {
   readonly store: Store
