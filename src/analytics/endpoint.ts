@@ -4,7 +4,7 @@ import type { Names } from '../ids/dictionary.ts'
 import type { Instant } from '../time/instant.ts'
 import type { Range } from '../domain/time-range.ts'
 import type { readParameters } from './parameters.ts'
-import type { Scope } from '../rollups/plan.ts'
+import type { Scope } from '../rollups/scope.ts'
 import type { UserRanks } from './user-ranks.ts'
 
 /** Everything an endpoint needs to answer one request. */

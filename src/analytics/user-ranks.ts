@@ -15,8 +15,10 @@ import { LATE_SECONDS } from '../maintenance/compaction.ts'
 import type { Exclusive } from '../clickhouse/write-lock.ts'
 import type { Log } from '../log.ts'
 import type { Instant } from '../time/instant.ts'
-import { DAY, type Parts } from '../rollups/granularities.ts'
-import { inRaw, inSpans, partParams, secondsOf, spanParams, type Scope } from '../rollups/plan.ts'
+import { DAY, secondsOf } from '../rollups/granularities.ts'
+import { inRaw, inSpans, partParams, spanParams } from '../rollups/plan-sql.ts'
+import type { Scope } from '../rollups/scope.ts'
+import type { Parts } from '../rollups/plan.ts'
 
 /** Users on a list. With 300,000 users of a long tail, the rest have some 4 events a day at most. */
 const LISTED = 4_096

@@ -1,6 +1,6 @@
 /** What becomes of each event of a group: it is new, a duplicate, or refused; and the rows that the new ones make. */
 import { randomUUID } from 'node:crypto'
-import { lateLevels } from '../rollups/granularities.ts'
+import { lateLevels } from '../rollups/state.ts'
 import { slices, type Store } from '../clickhouse/store.ts'
 import { toIso } from '../time/iso8601.ts'
 import type { Event } from '../domain/event.ts'

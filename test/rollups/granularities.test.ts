@@ -5,14 +5,11 @@ import {
   ACROSS_LEVELS,
   ASSISTANT_LEVELS,
   COARSE,
-  cut,
   CUTS,
   DAY,
   DAY_ACROSS,
   endOf,
   FLEET_LEVELS,
-  lateLevels,
-  type Parts,
   QUARTER,
   SEALED,
   SPLIT_DAY,
@@ -20,9 +17,10 @@ import {
   THREE_HOURS,
   USER_LEVELS,
 } from '../../src/rollups/granularities.ts'
-import { cutAll } from '../../src/rollups/plan.ts'
 import { periodsBetween } from '../../src/time/periods.ts'
 import type { Range } from '../../src/domain/time-range.ts'
+import { lateLevels } from '../../src/rollups/state.ts'
+import { cut, cutAll, type Parts } from '../../src/rollups/plan.ts'
 
 const LEVELS = [QUARTER, THREE_HOURS, DAY, DAY_ACROSS, ...COARSE]
 const DAY_MS = 86_400_000

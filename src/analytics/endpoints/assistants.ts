@@ -6,12 +6,10 @@ import { toChange, toMetrics } from '../figures.ts'
 import { ACROSS_LEVELS } from '../../rollups/granularities.ts'
 import { common, range } from '../parameters.ts'
 import {
-  entryOf,
   filters,
   inRaw,
   inSpans,
   partParams,
-  partsOf,
   RAW_ENTRY,
   RAW_SUMMED,
   rowsOf,
@@ -19,10 +17,11 @@ import {
   spanParams,
   SUMMED,
   SUMS,
-  type Scope,
-} from '../../rollups/plan.ts'
+} from '../../rollups/plan-sql.ts'
 import type { Range } from '../../domain/time-range.ts'
 import { type Figures, NOTHING } from '../../rollups/sums.ts'
+import type { Scope } from '../../rollups/scope.ts'
+import { entryOf, partsOf } from '../../rollups/plan.ts'
 
 export const assistants = endpoint({
   parameters: { ...range, ...common },

@@ -7,7 +7,7 @@ import { type Cutting, eventsFile, type Position, selection, selectionParams } f
 import { toMetrics } from '../figures.ts'
 import { fileHeaders, format, formatOf, type FileFormat } from '../export/formats.ts'
 import { common, eventType, openLimit, range, skip, text } from '../parameters.ts'
-import type { Scope } from '../../rollups/plan.ts'
+import type { Scope } from '../../rollups/scope.ts'
 import { totalsOf } from '../../rollups/sums.ts'
 import type { EventType } from '../../domain/event.ts'
 import type { Instant } from '../../time/instant.ts'

@@ -20,12 +20,10 @@ import { endpoint } from '../endpoint.ts'
 import { ACROSS_LEVELS } from '../../rollups/granularities.ts'
 import { common, endDate, limit, wholeNumber } from '../parameters.ts'
 import {
-  entryOf,
   filters,
   inRaw,
   inSpans,
   partParams,
-  partsOf,
   RAW_ENTRY,
   RAW_SUMMED,
   rowsOf,
@@ -33,12 +31,13 @@ import {
   spanParams,
   SUMMED,
   SUMS,
-  type Scope,
-} from '../../rollups/plan.ts'
+} from '../../rollups/plan-sql.ts'
 import { type Figures, NOTHING, totalsOf } from '../../rollups/sums.ts'
 import type { Range } from '../../domain/time-range.ts'
 import { type Instant, MIN_INSTANT } from '../../time/instant.ts'
 import { toIso } from '../../time/iso8601.ts'
+import type { Scope } from '../../rollups/scope.ts'
+import { entryOf, partsOf } from '../../rollups/plan.ts'
 
 const MINUTE = 60_000
 const HOUR = 60 * MINUTE

@@ -6,22 +6,12 @@ import { MANY_ROWS, tenantSql, type Store } from '../../clickhouse/store.ts'
 import { toIso } from '../../time/iso8601.ts'
 import { endpoint } from '../endpoint.ts'
 import { toMetrics } from '../figures.ts'
-import { USER_LEVELS, type Parts } from '../../rollups/granularities.ts'
+import { USER_LEVELS } from '../../rollups/granularities.ts'
 import { common, limit, range } from '../parameters.ts'
-import {
-  filters,
-  inRaw,
-  inSpans,
-  partParams,
-  partsOf,
-  RAW_SUMMED,
-  rowsOf,
-  spanParams,
-  SUMMED,
-  SUMS,
-  type Scope,
-} from '../../rollups/plan.ts'
+import { filters, inRaw, inSpans, partParams, RAW_SUMMED, rowsOf, spanParams, SUMMED, SUMS } from '../../rollups/plan-sql.ts'
 import type { TotalsRow } from '../../rollups/sums.ts'
+import type { Scope } from '../../rollups/scope.ts'
+import { type Parts, partsOf } from '../../rollups/plan.ts'
 
 export const usersTop = endpoint({
   parameters: { ...range, limit: limit(10, 'Users on the list.'), ...common },

@@ -3,7 +3,8 @@ import { dateTime64, tenantSql, type Store } from '../../clickhouse/store.ts'
 import type { Instant } from '../../time/instant.ts'
 import type { FileFormat } from './formats.ts'
 import type { EventType } from '../../domain/event.ts'
-import { filters, type Scope } from '../../rollups/plan.ts'
+import { filters } from '../../rollups/plan-sql.ts'
+import type { Scope } from '../../rollups/scope.ts'
 
 /** Which events; `size` undefined means all of them. */
 export interface Cutting {
