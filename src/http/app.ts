@@ -9,7 +9,7 @@ import { ENDPOINTS } from '../analytics/endpoints/index.ts'
 import { readId, readParameters } from '../analytics/parameters.ts'
 import type { Scope } from '../rollups/scope.ts'
 import type { UserRanks } from '../analytics/user-ranks.ts'
-import type { FinishedQuery, Store } from '../clickhouse/store.ts'
+import type { Store } from '../clickhouse/store.ts'
 import type { AnswerCache, Kept } from '../analytics/result-cache.ts'
 import { requireAllAssistants, requireScope, type Principal, type Verifier } from '../auth/verifier.ts'
 import { dashboard } from './routes/dashboard.ts'
@@ -25,6 +25,7 @@ import type { Names } from '../ids/dictionary.ts'
 import { observeRequests, type RequestObserver } from '../observe/requests.ts'
 import { reference } from './reference/routes.ts'
 import type { RequestVariables, Sent } from '../observe/request-context.ts'
+import type { FinishedQuery } from '../clickhouse/query-log.ts'
 
 export interface AppParts {
   readonly store: Store

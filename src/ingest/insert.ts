@@ -6,7 +6,7 @@ import type { ClickHouseSettings } from '@clickhouse/client'
 import { randomUUID } from 'node:crypto'
 import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { dateTime64, slices, type Store } from '../clickhouse/store.ts'
+import type { Store } from '../clickhouse/store.ts'
 import type { Log } from '../log.ts'
 import { completeEvents } from './repair-insert.ts'
 import type { Event } from '../domain/event.ts'
@@ -14,6 +14,7 @@ import type { Entry, Insert } from './journal.ts'
 import type { Lane } from '../clickhouse/writer-lease.ts'
 import type { Removals } from '../maintenance/erasure.ts'
 import type { Seals } from '../maintenance/compaction.ts'
+import { dateTime64, slices } from '../clickhouse/parameters.ts'
 
 /** With two seconds between two tries this is a few minutes. */
 const MAX_COMPLETIONS = 150

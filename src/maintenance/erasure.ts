@@ -9,13 +9,14 @@
  *   3. in the lane: the rows of the user's own rollups, at last the name, and a row that says it is done.
  */
 import { randomUUID } from 'node:crypto'
-import { dateTime64, slices, type Store } from '../clickhouse/store.ts'
+import type { Store } from '../clickhouse/store.ts'
 import { ApiError, unavailable } from '../domain/errors.ts'
 import type { Names } from '../ids/dictionary.ts'
 import { toIso } from '../time/iso8601.ts'
 import { LONGEST_INSERT_MS } from '../clickhouse/writer-lease.ts'
 import type { Exclusive } from '../clickhouse/write-lock.ts'
 import type { Instant } from '../time/instant.ts'
+import { dateTime64, slices } from '../clickhouse/parameters.ts'
 
 /** What was removed; dates are ISO 8601, null where there was no event. */
 export interface RemovalReceipt {

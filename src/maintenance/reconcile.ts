@@ -9,9 +9,10 @@
 import { SettingsMap } from '@clickhouse/client'
 import { randomUUID } from 'node:crypto'
 import { ACROSS_LEVELS, ASSISTANT_LEVELS, COARSE, CUTS, DAY, QUARTER, SEALED, SPLIT_DAY, type RollupTable } from '../rollups/granularities.ts'
-import { dateTime64, type Store } from '../clickhouse/store.ts'
+import type { Store } from '../clickhouse/store.ts'
 import { PIECES, sealFrom, splitDay, type Seals } from './compaction.ts'
 import type { Exclusive } from '../clickhouse/write-lock.ts'
+import { dateTime64 } from '../clickhouse/parameters.ts'
 
 /** A day of one tenant (a span, for a coarse level) in which a rollup does not say what its source says. */
 export interface Drift {

@@ -6,11 +6,12 @@
  * beside the lane, as nobody reads it any more. The horizon never moves back: what is gone is gone.
  */
 import { DAY } from '../rollups/granularities.ts'
-import { dateTime64, type Store } from '../clickhouse/store.ts'
+import type { Store } from '../clickhouse/store.ts'
 import type { Log } from '../log.ts'
 import { toIso } from '../time/iso8601.ts'
 import type { Exclusive } from '../clickhouse/write-lock.ts'
 import type { Instant } from '../time/instant.ts'
+import { dateTime64 } from '../clickhouse/parameters.ts'
 
 const DAY_MS = DAY.seconds * 1000
 

@@ -4,7 +4,7 @@
  * in READ where something that counts already is asked when a scrape comes.
  */
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client'
-import type { FinishedQuery } from '../clickhouse/store.ts'
+import type { FinishedQuery } from '../clickhouse/query-log.ts'
 import type { AnswerCache } from '../analytics/result-cache.ts'
 import type { TenantLimits } from '../limits/tenant-limits.ts'
 import type { SelfCheck } from '../maintenance/self-check.ts'

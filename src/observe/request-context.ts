@@ -1,5 +1,5 @@
 /** What is known of a request under way, and what became of its answer. */
-import type { FinishedQuery } from '../clickhouse/store.ts'
+import type { FinishedQuery } from '../clickhouse/query-log.ts'
 import type { Level } from '../log.ts'
 
 /** A request under way; those who handle it write down what they know. */

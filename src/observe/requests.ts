@@ -6,7 +6,7 @@
 import { randomUUID } from 'node:crypto'
 import type { Context, MiddlewareHandler } from 'hono'
 import { matchedRoutes } from 'hono/route'
-import type { FinishedQuery } from '../clickhouse/store.ts'
+import type { FinishedQuery } from '../clickhouse/query-log.ts'
 import type { Level, Log } from '../log.ts'
 import type { Metrics } from './metrics.ts'
 import type { RequestSpan, Tracing } from './tracing.ts'

@@ -3,7 +3,7 @@
  * their parameters come from functions side by side.
  */
 import { TupleParam } from '@clickhouse/client'
-import { dateTime64 } from '../clickhouse/store.ts'
+import { dateTime64 } from '../clickhouse/parameters.ts'
 import { endOf, LEVEL_OF, secondsOf, SPLIT_DAY } from './granularities.ts'
 import type { Scope } from './scope.ts'
 import { MAX_RAW, type Parts } from './plan.ts'

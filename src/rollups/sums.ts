@@ -7,7 +7,7 @@
  * with less work. The same users are in both: of a range that has both kinds, each query gives the set of its users.
  */
 import { countDistinct } from '../clickhouse/bitmap.ts'
-import { AS_WRITTEN, SPLIT_EARLY, tenantSql, type Store } from '../clickhouse/store.ts'
+import type { Store } from '../clickhouse/store.ts'
 import { MIN_INSTANT } from '../time/instant.ts'
 import { ASSISTANT_LEVELS, DAY, FLEET_LEVELS, QUARTER } from './granularities.ts'
 import {
@@ -25,6 +25,8 @@ import {
 import type { Range } from '../domain/time-range.ts'
 import type { Scope } from './scope.ts'
 import { entryOf, type Parts, partsOf } from './plan.ts'
+import { AS_WRITTEN, SPLIT_EARLY } from '../clickhouse/query-settings.ts'
+import { tenantSql } from '../clickhouse/tenant-filter.ts'
 
 /** Sums and distinct users of one range. */
 export interface TotalsRow {

@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { IdFilter, idHash } from '../../src/ingest/event-id-filter.ts'
 import { startService, type TestService } from '../support.ts'
-import { ID_HASH } from '../../src/clickhouse/store.ts'
+import { ID_HASH } from '../../src/clickhouse/event-ids.ts'
 
 describe('the hash is the one that ClickHouse computes', () => {
   let service: TestService

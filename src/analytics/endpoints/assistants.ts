@@ -1,5 +1,5 @@
 /** GET /analytics/assistants: what each assistant did in the range, busiest first, and which fell idle. */
-import { MANY_ROWS, tenantSql, type Store } from '../../clickhouse/store.ts'
+import type { Store } from '../../clickhouse/store.ts'
 import { toIso } from '../../time/iso8601.ts'
 import { endpoint } from '../endpoint.ts'
 import { toChange, toMetrics } from '../figures.ts'
@@ -22,6 +22,8 @@ import type { Range } from '../../domain/time-range.ts'
 import { type Figures, NOTHING } from '../../rollups/sums.ts'
 import type { Scope } from '../../rollups/scope.ts'
 import { entryOf, partsOf } from '../../rollups/plan.ts'
+import { MANY_ROWS } from '../../clickhouse/query-settings.ts'
+import { tenantSql } from '../../clickhouse/tenant-filter.ts'
 
 export const assistants = endpoint({
   parameters: { ...range, ...common },

@@ -1,5 +1,5 @@
 /** GET /analytics/events: the raw log, newest first, by page or by cursor. */
-import { FEW_ROWS, tenantSql, type Store } from '../../clickhouse/store.ts'
+import type { Store } from '../../clickhouse/store.ts'
 import { badRequest } from '../../domain/errors.ts'
 import { toIso } from '../../time/iso8601.ts'
 import { endpoint } from '../endpoint.ts'
@@ -11,6 +11,8 @@ import type { Scope } from '../../rollups/scope.ts'
 import { totalsOf } from '../../rollups/sums.ts'
 import type { EventType } from '../../domain/event.ts'
 import type { Instant } from '../../time/instant.ts'
+import { FEW_ROWS } from '../../clickhouse/query-settings.ts'
+import { tenantSql } from '../../clickhouse/tenant-filter.ts'
 
 /** Events of a page where no limit is given. */
 const PAGE_SIZE = 50

@@ -2,7 +2,7 @@
  * GET /analytics/regressions: did something break? The last hours against the same weekday and hours of the weeks before,
  * for the fleet and for each assistant; src/analytics/regressions/baseline.ts says when a figure is out of line.
  */
-import { MANY_ROWS, tenantSql, type Store } from '../../clickhouse/store.ts'
+import type { Store } from '../../clickhouse/store.ts'
 import { sameTime } from '../../time/periods.ts'
 import {
   addSums,
@@ -38,6 +38,8 @@ import { type Instant, MIN_INSTANT } from '../../time/instant.ts'
 import { toIso } from '../../time/iso8601.ts'
 import type { Scope } from '../../rollups/scope.ts'
 import { entryOf, partsOf } from '../../rollups/plan.ts'
+import { MANY_ROWS } from '../../clickhouse/query-settings.ts'
+import { tenantSql } from '../../clickhouse/tenant-filter.ts'
 
 const MINUTE = 60_000
 const HOUR = 60 * MINUTE
