@@ -13,7 +13,9 @@ import { lockDataDir } from './data-dir.ts'
 import { AnswerCache } from './analytics/result-cache.ts'
 import { createVerifier } from './auth/verifier.ts'
 import { loadLocalKey } from './auth/local-key.ts'
-import { MAX_EXPORTS, PLACES, TenantLimits } from './limits/tenant-limits.ts'
+import { ExportSlots, MAX_EXPORTS } from './limits/export-slots.ts'
+import { PLACES, QuerySlots } from './limits/query-slots.ts'
+import { RequestRate } from './limits/request-rate.ts'
 import { operations } from './http/routes/operations.ts'
 import { SelfCheck } from './maintenance/self-check.ts'
 import { Answers } from './ingest/idempotency.ts'
@@ -186,7 +188,11 @@ export async function createService(options: ServiceOptions) {
   const selfCheck = new SelfCheck({ ...shared, exclusive }, config.SELF_CHECK_MINUTES)
   const { MAX_CONCURRENT_QUERIES: perTenant } = config
   const places = config.CLICKHOUSE_URL === undefined ? PLACES.embedded : PLACES.server
-  const limits = new TenantLimits(config.RATE_LIMIT_PER_SECOND, perTenant, Math.max(places, perTenant))
+  const limits = {
+    rate: new RequestRate(config.RATE_LIMIT_PER_SECOND),
+    slots: new QuerySlots(perTenant, Math.max(places, perTenant)),
+    exports: new ExportSlots(perTenant),
+  }
   const memory = new Budget(config.INGEST_QUEUE_MB * 1_048_576)
   let isDraining = false
   const draining = () => isDraining

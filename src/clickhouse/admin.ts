@@ -117,7 +117,7 @@ export async function missingShards(cluster: Cluster, reader: ClickHouseClient, 
       clickhouse_settings: { skip_unavailable_shards: 1 },
       abort_signal: AbortSignal.timeout(MISSING_AFTER_MS),
     })
-    .then((result) => result.json<{ shard: number }>())
+    .then((answer) => answer.json<{ shard: number }>())
     .catch(() => null)
   // The signal alone was seen to end an answer that had begun a second late.
   const answering = await Promise.race([asked, sleep(MISSING_AFTER_MS, null, { ref: false })])

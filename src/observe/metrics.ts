@@ -6,7 +6,7 @@
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client'
 import type { FinishedQuery } from '../clickhouse/query-log.ts'
 import type { AnswerCache } from '../analytics/result-cache.ts'
-import type { TenantLimits } from '../limits/tenant-limits.ts'
+import type { Limits } from '../limits/index.ts'
 import type { SelfCheck } from '../maintenance/self-check.ts'
 import type { Budget } from '../limits/byte-budget.ts'
 import type { Receipt } from '../ingest/deduplicate.ts'
@@ -88,7 +88,7 @@ const MEASURED = (registers: Registry[]) => ({
 /** What counts or knows it already. */
 export interface Sources {
   readonly cache: AnswerCache
-  readonly limits: TenantLimits
+  readonly limits: Limits
   readonly writer: Writer
   readonly memory: Budget
   readonly selfCheck: SelfCheck
@@ -150,15 +150,15 @@ const READ: readonly Read[] = [
     help: 'Questions that have a place (running) or wait for one (waiting).',
     kind: 'gauge',
     label: 'state',
-    read: ({ limits: { load } }) => ({ running: load.running, waiting: load.waiting }),
+    read: ({ limits: { slots: { load } } }) => ({ running: load.running, waiting: load.waiting }),
   },
-  { name: 'agnt_exports', help: 'Exports that are being sent.', kind: 'gauge', read: ({ limits }) => limits.openExports },
+  { name: 'agnt_exports', help: 'Exports that are being sent.', kind: 'gauge', read: ({ limits }) => limits.exports.total },
   {
     name: 'agnt_refused_total',
     help: 'Requests turned away: rate (RATE_LIMIT_PER_SECOND), tenant (its questions), service (all questions), exports, ingest (INGEST_QUEUE_MB).',
     kind: 'counter',
     label: 'reason',
-    read: ({ limits, memory }) => ({ ...limits.refused, ingest: memory.refused }),
+    read: ({ limits, memory }) => ({ rate: limits.rate.refused, ...limits.slots.refused, exports: limits.exports.refused, ingest: memory.refused }),
   },
   {
     name: 'agnt_drift',

@@ -9,12 +9,13 @@ import type { Transport } from '@modelcontextprotocol/sdk/shared/transport.js'
 import type { CallToolResult, GetPromptResult, Tool } from '@modelcontextprotocol/sdk/types.js'
 import type { Context } from 'hono'
 import { ENDPOINTS } from '../../analytics/endpoints/index.ts'
-import { requireScope, type Verifier } from '../../auth/verifier.ts'
+import type { Verifier } from '../../auth/verifier.ts'
 import { ApiError, type Complaint } from '../../domain/errors.ts'
-import type { TenantLimits } from '../../limits/tenant-limits.ts'
+import type { Limits } from '../../limits/index.ts'
 import type { Observed } from '../../observe/request-context.ts'
 import { VERSION } from '../../version.ts'
 import { parametersOf, WORDS } from '../reference/document.ts'
+import { requireScope } from '../../auth/principal.ts'
 
 type Path = keyof typeof ENDPOINTS
 
@@ -22,7 +23,7 @@ export interface McpParts {
   /** The service itself. */
   readonly request: (url: string, init: RequestInit) => Response | Promise<Response>
   readonly verifier: Verifier
-  readonly limits: TenantLimits
+  readonly limits: Limits
   /** Origins whose pages may call. */
   readonly origins: readonly string[]
 }
@@ -75,7 +76,7 @@ export function createMcp(parts: McpParts): (c: Context) => Promise<Response> {
     const principal = await parts.verifier.verify(authorization)
     ;(c.get('observed') as Observed).tenant = principal.tenant
     requireScope(principal, 'analytics:read')
-    const headers = new Headers(parts.limits.count(principal.tenant))
+    const headers = new Headers(parts.limits.rate.count(principal.tenant))
     headers.set('Cache-Control', 'no-store')
 
     // 230 ms of loading, which the start of the service is spared.

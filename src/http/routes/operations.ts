@@ -15,8 +15,9 @@ import type { Seals } from '../../maintenance/compaction.ts'
 import type { Writer } from '../../ingest/batch-writer.ts'
 import type { Names } from '../../ids/dictionary.ts'
 import { toIso } from '../../time/iso8601.ts'
-import { requireScope, type Verifier } from '../../auth/verifier.ts'
+import type { Verifier } from '../../auth/verifier.ts'
 import { MAX_INSTANT, MIN_INSTANT } from '../../time/instant.ts'
+import { requireScope } from '../../auth/principal.ts'
 
 export interface OperationsParts {
   readonly store: Store
