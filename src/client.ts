@@ -7,6 +7,7 @@ import type * as answers from './analytics/answers.ts'
 import type { ENDPOINTS } from './analytics/endpoints/index.ts'
 import type { FileFormat } from './analytics/export/formats.ts'
 import type { ErrorCode } from './domain/errors.ts'
+import type * as responses from './http/response-schemas.ts'
 import type { reconcileParameters } from './http/routes/operations.ts'
 import type { sentEvent } from './ingest/event-schema.ts'
 
@@ -41,10 +42,10 @@ export type TopUser = v.InferOutput<typeof answers.TopUser>
 export type Snapshot = v.InferOutput<typeof answers.Snapshot>
 export type Regressions = v.InferOutput<typeof answers.Regressions>
 export type Finding = v.InferOutput<typeof answers.Finding>
-export type Receipt = v.InferOutput<typeof answers.Receipt>
-export type Removal = v.InferOutput<typeof answers.Removal>
-export type Reconciliation = v.InferOutput<typeof answers.Reconciliation>
-export type Readiness = v.InferOutput<typeof answers.Readiness>
+export type Receipt = v.InferOutput<typeof responses.Receipt>
+export type Removal = v.InferOutput<typeof responses.Removal>
+export type Reconciliation = v.InferOutput<typeof responses.Reconciliation>
+export type Readiness = v.InferOutput<typeof responses.Readiness>
 export type SentEvent = v.InferInput<typeof sentEvent>
 export type { ErrorCode } from './domain/errors.ts'
 export type { FileFormat } from './analytics/export/formats.ts'
@@ -63,7 +64,7 @@ export class AnalyticsError extends Error {
   readonly retryAfterSeconds: number | undefined
 
   constructor(response: Response, body: unknown) {
-    const { error, requestId } = (isObject(body) ? body : {}) as Partial<v.InferOutput<typeof answers.Failure>>
+    const { error, requestId } = (isObject(body) ? body : {}) as Partial<v.InferOutput<typeof responses.Failure>>
     const known = typeof error?.message === 'string'
     super(known ? error.message : `${response.status} without a reason: is it an AGNT Analytics service?`)
     this.status = response.status

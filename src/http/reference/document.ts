@@ -5,7 +5,7 @@
 import { readFileSync } from 'node:fs'
 import { toJsonSchema, toJsonSchemaDefs, type ConversionConfig } from '@valibot/to-json-schema'
 import * as v from 'valibot'
-import { ANSWERS, BACKED_UP, Liveness, NAMED, Readiness, RECEIVED, RECONCILED, REMOVED } from '../../analytics/answers.ts'
+import { ANSWERS } from '../../analytics/answers.ts'
 import { ENDPOINTS } from '../../analytics/endpoints/index.ts'
 import { MEDIA_TYPES } from '../../analytics/export/formats.ts'
 import { MAX_ID_LENGTH } from '../../domain/event.ts'
@@ -14,6 +14,7 @@ import { MAX_BYTES, MAX_EVENTS } from '../routes/post-events.ts'
 import { sentEvent } from '../../ingest/event-schema.ts'
 import { VERSION } from '../../version.ts'
 import { ERROR_CODES } from '../../domain/errors.ts'
+import { BACKED_UP, Liveness, NAMED, Readiness, RECEIVED, RECONCILED, REMOVED } from '../response-schemas.ts'
 
 type Path = keyof typeof ENDPOINTS
 

@@ -11,16 +11,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import * as v from 'valibot'
 import { gunzipSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
-import {
-  ANSWERS,
-  BACKED_UP,
-  Failure,
-  Liveness,
-  Readiness,
-  RECEIVED,
-  RECONCILED,
-  REMOVED,
-} from '../../../src/analytics/answers.ts'
+import { ANSWERS } from '../../../src/analytics/answers.ts'
 import { ENDPOINTS } from '../../../src/analytics/endpoints/index.ts'
 import { EVENT_TYPES } from '../../../src/domain/event.ts'
 import { Store } from '../../../src/clickhouse/store.ts'
@@ -29,6 +20,7 @@ import { checkEvent } from '../../../src/ingest/check-event.ts'
 import { sentEvent } from '../../../src/ingest/event-schema.ts'
 import type { Answer, OpenApi, Operation, Parameter } from '../../../src/http/reference/document.ts'
 import { queryString, startService, type Params, type PostOptions, type Reply, type TestService } from '../../support.ts'
+import { BACKED_UP, Failure, Liveness, Readiness, RECEIVED, RECONCILED, REMOVED } from '../../../src/http/response-schemas.ts'
 
 type Path = keyof typeof ENDPOINTS
 const PATHS = Object.keys(ENDPOINTS) as Path[]
