@@ -3,12 +3,12 @@
  * the tests hold real answers against it.
  */
 import * as v from 'valibot'
-import { jsonObject } from '../domain/schemas.ts'
-import { METRICS, type Severity } from './regressions/baseline.ts'
-import type { ENDPOINTS } from './endpoints/index.ts'
-import { PERIODS } from '../time/periods.ts'
 import { EVENT_TYPES } from '../domain/event.ts'
 import { answerOf, count, flag, instant, orNull, text, usd, whatIs } from '../domain/response-fields.ts'
+import { jsonObject } from '../domain/schemas.ts'
+import { PERIODS } from '../time/periods.ts'
+import type { ENDPOINTS } from './endpoints/index.ts'
+import { METRICS, type Severity } from './regressions/baseline.ts'
 
 const counts = {
   incomingMessages: count('Messages received from users.'),

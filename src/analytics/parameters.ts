@@ -3,11 +3,11 @@
  */
 import * as v from 'valibot'
 import { badRequest, type Complaint } from '../domain/errors.ts'
-import { type Period, PERIODS } from '../time/periods.ts'
 import { EVENT_TYPES, MAX_ID_LENGTH } from '../domain/event.ts'
 import type { Instant } from '../time/instant.ts'
-import { isTimeZone } from '../time/zones.ts'
 import { parseInstant } from '../time/iso8601.ts'
+import { type Period, PERIODS } from '../time/periods.ts'
+import { isTimeZone } from '../time/zones.ts'
 
 const MAX_REPEATS = 100
 

@@ -10,17 +10,17 @@
  */
 import { TupleParam } from '@clickhouse/client'
 import { LRUCache } from 'lru-cache'
+import { MANY_ROWS } from '../clickhouse/query-settings.ts'
 import type { Store } from '../clickhouse/store.ts'
-import { LATE_SECONDS } from '../maintenance/compaction.ts'
+import { tenantSql } from '../clickhouse/tenant-filter.ts'
 import type { Exclusive } from '../clickhouse/write-lock.ts'
 import type { Log } from '../log.ts'
-import type { Instant } from '../time/instant.ts'
+import { LATE_SECONDS } from '../maintenance/compaction.ts'
 import { DAY, secondsOf } from '../rollups/granularities.ts'
 import { inRaw, inSpans, partParams, spanParams } from '../rollups/plan-sql.ts'
-import type { Scope } from '../rollups/scope.ts'
 import type { Parts } from '../rollups/plan.ts'
-import { MANY_ROWS } from '../clickhouse/query-settings.ts'
-import { tenantSql } from '../clickhouse/tenant-filter.ts'
+import type { Scope } from '../rollups/scope.ts'
+import type { Instant } from '../time/instant.ts'
 
 /** Users on a list. With 300,000 users of a long tail, the rest have some 4 events a day at most. */
 const LISTED = 4_096

@@ -1,6 +1,6 @@
 /** The keys that tokens are verified with: from the configuration, the local key, or the URL of a key set. */
-import { createLocalJWKSet, errors, type JWTVerifyGetKey } from 'jose'
 import { createPublicKey, type KeyObject } from 'node:crypto'
+import { createLocalJWKSet, errors, type JWTVerifyGetKey } from 'jose'
 import { type Config, ConfigError } from '../config.ts'
 import { unavailable } from '../domain/errors.ts'
 

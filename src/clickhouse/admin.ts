@@ -1,6 +1,6 @@
 /** Upkeep of tables on every server, and which servers are there. */
-import type { ClickHouseClient } from '@clickhouse/client'
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { ClickHouseClient } from '@clickhouse/client'
 import { unavailable } from '../domain/errors.ts'
 import { localTable, type Cluster } from './cluster-config.ts'
 

@@ -2,20 +2,20 @@
  * The way to ClickHouse. Reading goes through `read`, which takes a tenant and refuses, at compile time, SQL that does
  * not filter by it; nothing else in the service sends a SELECT on behalf of a caller.
  */
-import { ClickHouseError, ClickHouseLogLevel, createClient, type ClickHouseClient, type ClickHouseSettings } from '@clickhouse/client'
 import { AsyncResource } from 'node:async_hooks'
 import { randomUUID } from 'node:crypto'
 import type { Readable } from 'node:stream'
+import { ClickHouseError, ClickHouseLogLevel, createClient, type ClickHouseClient, type ClickHouseSettings } from '@clickhouse/client'
 import { unavailable } from '../domain/errors.ts'
 import { missingShards, TableAdmin } from './admin.ts'
 import { clusterSettings, type Cluster } from './cluster-config.ts'
+import { asApiError, BROKEN_PART, NO_TABLE } from './errors.ts'
 import { ID_HASH } from './event-ids.ts'
 import { dateTime64 } from './parameters.ts'
-import { asApiError, BROKEN_PART, NO_TABLE } from './errors.ts'
-import { STREAM_SETTINGS, UNTHREADED } from './query-settings.ts'
 import { finished, type FinishedQuery, type Headers, startQuery, watched } from './query-log.ts'
-import { tenantFilters, type TenantSql } from './tenant-filter.ts'
+import { STREAM_SETTINGS, UNTHREADED } from './query-settings.ts'
 import { bytesOf, parseRows } from './row-stream.ts'
+import { tenantFilters, type TenantSql } from './tenant-filter.ts'
 
 /** Who asks: the tenant's number (0: a tenant nobody has written to yet) and what becomes of the query. */
 export interface Asker {

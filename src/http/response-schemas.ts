@@ -1,7 +1,5 @@
 /** What the answers of routes beside the analytics endpoints hold, and every schema that has a name in the reference. */
 import * as v from 'valibot'
-import { ERROR_CODES, type ErrorCode } from '../domain/errors.ts'
-import { answerOf, count, instant, orNull, text, whatIs } from '../domain/response-fields.ts'
 import {
   AssistantActivity,
   Change,
@@ -16,6 +14,8 @@ import {
   Snapshot,
   TopUser,
 } from '../analytics/answers.ts'
+import { ERROR_CODES, type ErrorCode } from '../domain/errors.ts'
+import { answerOf, count, instant, orNull, text, whatIs } from '../domain/response-fields.ts'
 
 export const Receipt = v.strictObject({
   accepted: count('Events stored.'),

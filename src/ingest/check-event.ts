@@ -2,7 +2,6 @@
  * One event as a caller sends it, checked by hand: this runs for every event of every batch, where a schema library costs
  * several times as much as parsing the JSON.
  */
-import { parseInstant, toIso } from '../time/iso8601.ts'
 import {
   type Event,
   EVENT_TYPES,
@@ -13,6 +12,7 @@ import {
   MAX_TOKENS,
 } from '../domain/event.ts'
 import { type Instant, MIN_INSTANT } from '../time/instant.ts'
+import { parseInstant, toIso } from '../time/iso8601.ts'
 
 const FIELDS = new Set([
   'id',

@@ -8,12 +8,12 @@
  * whoever comes next goes on from there: after a kill, or another instance, which then does every other step.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { DAY, SEALED, SPLIT_DAY, type RollupTable } from '../rollups/granularities.ts'
 import type { Store } from '../clickhouse/store.ts'
-import type { Log } from '../log.ts'
-import { type Place, rewriteDays } from './reconcile.ts'
-import { sealFrom, splitDay, type Seals } from './compaction.ts'
 import type { Exclusive } from '../clickhouse/write-lock.ts'
+import type { Log } from '../log.ts'
+import { DAY, SEALED, SPLIT_DAY, type RollupTable } from '../rollups/granularities.ts'
+import { sealFrom, splitDay, type Seals } from './compaction.ts'
+import { type Place, rewriteDays } from './reconcile.ts'
 
 /** The lane is held for so much at a time: a second or two. */
 const STEP_EVENTS = 100_000

@@ -4,8 +4,8 @@
  */
 import { randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Exclusive } from '../clickhouse/write-lock.ts'
 import type { Store } from '../clickhouse/store.ts'
+import type { Exclusive } from '../clickhouse/write-lock.ts'
 
 /** Cannot be made or restored; `message` is meant for whoever asked. */
 export class BackupError extends Error {

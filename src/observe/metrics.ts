@@ -4,13 +4,13 @@
  * in READ where something that counts already is asked when a scrape comes.
  */
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client'
-import type { FinishedQuery } from '../clickhouse/query-log.ts'
 import type { AnswerCache } from '../analytics/result-cache.ts'
+import type { FinishedQuery } from '../clickhouse/query-log.ts'
+import type { Group, Writer } from '../ingest/batch-writer.ts'
+import type { Receipt } from '../ingest/deduplicate.ts'
+import type { Budget } from '../limits/byte-budget.ts'
 import type { Limits } from '../limits/index.ts'
 import type { SelfCheck } from '../maintenance/self-check.ts'
-import type { Budget } from '../limits/byte-budget.ts'
-import type { Receipt } from '../ingest/deduplicate.ts'
-import type { Group, Writer } from '../ingest/batch-writer.ts'
 import { VERSION } from '../version.ts'
 
 /** Seconds. A kept answer takes 0.1 ms, `SELECT 1` 2 to 5 ms, a question at most QUERY_TIMEOUT_SECONDS. */

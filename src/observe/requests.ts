@@ -9,8 +9,8 @@ import { matchedRoutes } from 'hono/route'
 import type { FinishedQuery } from '../clickhouse/query-log.ts'
 import type { Level, Log } from '../log.ts'
 import type { Metrics } from './metrics.ts'
-import type { RequestSpan, Tracing } from './tracing.ts'
 import type { Observed, Sent } from './request-context.ts'
+import type { RequestSpan, Tracing } from './tracing.ts'
 
 export interface RequestObserver {
   readonly log: Log

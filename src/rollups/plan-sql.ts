@@ -5,8 +5,8 @@
 import { TupleParam } from '@clickhouse/client'
 import { dateTime64 } from '../clickhouse/parameters.ts'
 import { endOf, LEVEL_OF, secondsOf, SPLIT_DAY } from './granularities.ts'
-import type { Scope } from './scope.ts'
 import { MAX_RAW, type Parts } from './plan.ts'
+import type { Scope } from './scope.ts'
 
 /** The four counts from rows of a rollup. */
 export const COUNTS = `

@@ -1,9 +1,9 @@
 /** From which rollup rows and raw events the sums of a range are put together. */
-import { type Instant, MIN_INSTANT } from '../time/instant.ts'
 import type { Range } from '../domain/time-range.ts'
-import type { SealedUntil } from './state.ts'
+import { type Instant, MIN_INSTANT } from '../time/instant.ts'
 import { COARSE, CUTS, DAY, type Level, QUARTER, type RollupTable, SEALED, SPLIT_DAY, splitLevel } from './granularities.ts'
 import type { Scope } from './scope.ts'
+import type { SealedUntil } from './state.ts'
 
 const DAY_MS = DAY.seconds * 1000
 const QUARTER_MS = QUARTER.seconds * 1000

@@ -7,7 +7,10 @@
  * with less work. The same users are in both: of a range that has both kinds, each query gives the set of its users.
  */
 import { countDistinct } from '../clickhouse/bitmap.ts'
+import { AS_WRITTEN, SPLIT_EARLY } from '../clickhouse/query-settings.ts'
 import type { Store } from '../clickhouse/store.ts'
+import { tenantSql } from '../clickhouse/tenant-filter.ts'
+import type { Range } from '../domain/time-range.ts'
 import { MIN_INSTANT } from '../time/instant.ts'
 import { ASSISTANT_LEVELS, DAY, FLEET_LEVELS, QUARTER } from './granularities.ts'
 import {
@@ -22,11 +25,8 @@ import {
   spanParams,
   TOKENS_AND_LAST,
 } from './plan-sql.ts'
-import type { Range } from '../domain/time-range.ts'
-import type { Scope } from './scope.ts'
 import { entryOf, type Parts, partsOf } from './plan.ts'
-import { AS_WRITTEN, SPLIT_EARLY } from '../clickhouse/query-settings.ts'
-import { tenantSql } from '../clickhouse/tenant-filter.ts'
+import type { Scope } from './scope.ts'
 
 /** Sums and distinct users of one range. */
 export interface TotalsRow {

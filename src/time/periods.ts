@@ -1,7 +1,7 @@
 /** Days, ISO 8601 weeks and months of a time zone. */
 import { DAY, type Instant } from './instant.ts'
-import { dayOf, instantOf, spanAt, startOf, zoneOf } from './zones.ts'
 import { toIso } from './iso8601.ts'
+import { dayOf, instantOf, spanAt, startOf, zoneOf } from './zones.ts'
 
 /** Calendar periods, shortest first. A week is an ISO 8601 week: it starts on Monday. */
 export const PERIODS = ['day', 'week', 'month'] as const

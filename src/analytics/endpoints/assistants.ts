@@ -1,10 +1,9 @@
 /** GET /analytics/assistants: what each assistant did in the range, busiest first, and which fell idle. */
+import { MANY_ROWS } from '../../clickhouse/query-settings.ts'
 import type { Store } from '../../clickhouse/store.ts'
-import { toIso } from '../../time/iso8601.ts'
-import { endpoint } from '../endpoint.ts'
-import { toChange, toMetrics } from '../figures.ts'
+import { tenantSql } from '../../clickhouse/tenant-filter.ts'
+import type { Range } from '../../domain/time-range.ts'
 import { ACROSS_LEVELS } from '../../rollups/granularities.ts'
-import { common, range } from '../parameters.ts'
 import {
   filters,
   inRaw,
@@ -18,12 +17,13 @@ import {
   SUMMED,
   SUMS,
 } from '../../rollups/plan-sql.ts'
-import type { Range } from '../../domain/time-range.ts'
-import { type Figures, NOTHING } from '../../rollups/sums.ts'
-import type { Scope } from '../../rollups/scope.ts'
 import { entryOf, partsOf } from '../../rollups/plan.ts'
-import { MANY_ROWS } from '../../clickhouse/query-settings.ts'
-import { tenantSql } from '../../clickhouse/tenant-filter.ts'
+import type { Scope } from '../../rollups/scope.ts'
+import { type Figures, NOTHING } from '../../rollups/sums.ts'
+import { toIso } from '../../time/iso8601.ts'
+import { endpoint } from '../endpoint.ts'
+import { toChange, toMetrics } from '../figures.ts'
+import { common, range } from '../parameters.ts'
 
 export const assistants = endpoint({
   parameters: { ...range, ...common },

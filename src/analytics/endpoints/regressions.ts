@@ -2,16 +2,16 @@
  * GET /analytics/regressions: did something break? The last hours against the same weekday and hours of the weeks before,
  * for the fleet and for each assistant; src/analytics/regressions/baseline.ts says when a figure is out of line.
  */
-import { addSums, compareAll, directionOf, findingsOf, type Sums } from '../regressions/baseline.ts'
-import { endpoint } from '../endpoint.ts'
-import { common, endDate, limit, wholeNumber } from '../parameters.ts'
-import { NOTHING } from '../../rollups/sums.ts'
 import type { Range } from '../../domain/time-range.ts'
+import { NOTHING } from '../../rollups/sums.ts'
 import { HOUR, type Instant } from '../../time/instant.ts'
 import { toIso } from '../../time/iso8601.ts'
+import { endpoint } from '../endpoint.ts'
+import { common, endDate, limit, wholeNumber } from '../parameters.ts'
 import { entryIn, sumsByAssistant } from '../queries/sums-by-assistant.ts'
-import { comparedRanges, QUARTER, slotOf, spansFrom, spansOf, tail } from '../regressions/ranges.ts'
+import { addSums, compareAll, directionOf, findingsOf, type Sums } from '../regressions/baseline.ts'
 import { FLEET, type Found, inOrder, runsOf } from '../regressions/findings.ts'
+import { comparedRanges, QUARTER, slotOf, spansFrom, spansOf, tail } from '../regressions/ranges.ts'
 import { evidenceOf, summaryOf } from '../regressions/summary.ts'
 
 export const regressions = endpoint({

@@ -1,12 +1,12 @@
 /** The events of a range as a file, newest first as everywhere, written by ClickHouse and passed on as it comes. */
+import { dateTime64 } from '../../clickhouse/parameters.ts'
 import type { Store } from '../../clickhouse/store.ts'
-import type { Instant } from '../../time/instant.ts'
-import type { FileFormat } from './formats.ts'
+import { tenantSql } from '../../clickhouse/tenant-filter.ts'
 import type { EventType } from '../../domain/event.ts'
 import { filters } from '../../rollups/plan-sql.ts'
 import type { Scope } from '../../rollups/scope.ts'
-import { dateTime64 } from '../../clickhouse/parameters.ts'
-import { tenantSql } from '../../clickhouse/tenant-filter.ts'
+import type { Instant } from '../../time/instant.ts'
+import type { FileFormat } from './formats.ts'
 
 /** Which events; `size` undefined means all of them. */
 export interface Cutting {

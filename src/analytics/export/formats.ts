@@ -1,8 +1,8 @@
 /** The formats of `events` and `snapshots`: which one a caller asks for, and the headers of a file. */
 import { ApiError } from '../../domain/errors.ts'
+import type { Instant } from '../../time/instant.ts'
 import { toIso } from '../../time/iso8601.ts'
 import { choice } from '../parameters.ts'
-import type { Instant } from '../../time/instant.ts'
 
 export const FORMATS = ['json', 'ndjson', 'csv', 'parquet'] as const
 export type Format = (typeof FORMATS)[number]

@@ -1,5 +1,8 @@
 /** The sums of every assistant over ranges of time, and over the gaps between them. */
+import { MANY_ROWS } from '../../clickhouse/query-settings.ts'
 import type { Store } from '../../clickhouse/store.ts'
+import { tenantSql } from '../../clickhouse/tenant-filter.ts'
+import type { Range } from '../../domain/time-range.ts'
 import { ACROSS_LEVELS } from '../../rollups/granularities.ts'
 import {
   filters,
@@ -14,13 +17,10 @@ import {
   SUMMED,
   SUMS,
 } from '../../rollups/plan-sql.ts'
-import type { Figures } from '../../rollups/sums.ts'
-import type { Range } from '../../domain/time-range.ts'
-import { MIN_INSTANT } from '../../time/instant.ts'
-import type { Scope } from '../../rollups/scope.ts'
 import { entryOf, partsOf } from '../../rollups/plan.ts'
-import { MANY_ROWS } from '../../clickhouse/query-settings.ts'
-import { tenantSql } from '../../clickhouse/tenant-filter.ts'
+import type { Scope } from '../../rollups/scope.ts'
+import type { Figures } from '../../rollups/sums.ts'
+import { MIN_INSTANT } from '../../time/instant.ts'
 
 type Row = Omit<Figures, 'activeUsers'> & { entry: number; assistant: number }
 

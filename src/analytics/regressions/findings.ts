@@ -1,11 +1,11 @@
 /** Findings: their order, and when each began and ended. */
 import type { Store } from '../../clickhouse/store.ts'
-import { type Comparison, METRICS, type Run, runOf, type Sums } from './baseline.ts'
-import { NOTHING, totalsOf } from '../../rollups/sums.ts'
 import type { Range } from '../../domain/time-range.ts'
 import type { Scope } from '../../rollups/scope.ts'
-import { entryIn, sumsByAssistant, unbroken } from '../queries/sums-by-assistant.ts'
+import { NOTHING, totalsOf } from '../../rollups/sums.ts'
 import { HOUR } from '../../time/instant.ts'
+import { entryIn, sumsByAssistant, unbroken } from '../queries/sums-by-assistant.ts'
+import { type Comparison, METRICS, type Run, runOf, type Sums } from './baseline.ts'
 import { slotsIn } from './ranges.ts'
 
 /** Stands for the whole fleet where an assistant's number would be. */

@@ -1,8 +1,8 @@
 /** Which ranges of time are compared, and into which pieces they are cut. */
-import { sameTime } from '../../time/periods.ts'
-import { addSums, type Span, type Sums } from './baseline.ts'
 import type { Range } from '../../domain/time-range.ts'
 import { HOUR, type Instant, MINUTE } from '../../time/instant.ts'
+import { sameTime } from '../../time/periods.ts'
+import { addSums, type Span, type Sums } from './baseline.ts'
 
 /** Ranges end at a multiple of this, so that they are sums of pre-summed rows in every time zone. */
 export const QUARTER = 15 * MINUTE

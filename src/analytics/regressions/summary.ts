@@ -1,8 +1,8 @@
 /** A finding in a sentence, and the address of the events behind it. */
-import type { Comparison } from './baseline.ts'
 import type { Range } from '../../domain/time-range.ts'
 import type { Instant } from '../../time/instant.ts'
 import { toIso } from '../../time/iso8601.ts'
+import type { Comparison } from './baseline.ts'
 
 /** What a finding is about, as `events` tells event types apart; costs are on all of them. */
 const EVIDENCE: Partial<Record<Comparison['metric'], string>> = {

@@ -7,8 +7,8 @@ import { ApiError } from '../../domain/errors.ts'
 import { checkEvent } from '../../ingest/check-event.ts'
 import type { Batch } from '../../ingest/deduplicate.ts'
 import { run, type Service } from '../../run.ts'
-import { eventsOfHour, FINDINGS, HISTORY_HOURS, HOUR_MS, readDemoId, type DemoEvent, type Hour } from './traffic.ts'
 import { formatCount, Progress } from '../progress.ts'
+import { eventsOfHour, FINDINGS, HISTORY_HOURS, HOUR_MS, readDemoId, type DemoEvent, type Hour } from './traffic.ts'
 
 const ORG = 'demo'
 const BATCH_EVENTS = 20_000

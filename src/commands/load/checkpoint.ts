@@ -1,7 +1,7 @@
 /** How far the load of each file is, so that a stopped load goes on from there. */
-import { join, resolve } from 'node:path'
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { createHash } from 'node:crypto'
+import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { join, resolve } from 'node:path'
 import { codeOf } from './errors.ts'
 import type { Input } from './read-batches.ts'
 

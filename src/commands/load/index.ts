@@ -10,11 +10,11 @@ import { appendFileSync, writeFileSync } from 'node:fs'
 import type { Receipt } from '../../client.ts'
 import { ConfigError, readConfig } from '../../config.ts'
 import { formatBytes, formatCount, Progress } from '../progress.ts'
+import { Checkpoint, nothing, type Tally } from './checkpoint.ts'
 import { LoadError, UsageError } from './errors.ts'
 import { credentials, type Options, readOptions, serviceUrl, USAGE } from './options.ts'
 import { type Batch, type Input, type Line, openInput, readBatches, type Refusal } from './read-batches.ts'
 import { Client } from './sender.ts'
-import { Checkpoint, nothing, type Tally } from './checkpoint.ts'
 
 const REASONS_SHOWN = 10
 

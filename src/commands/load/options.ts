@@ -1,9 +1,9 @@
 /** The arguments of `npm run load`, and whom it sends as. */
-import { decodeJwt } from 'jose'
-import { parseArgs } from 'node:util'
 import { resolve } from 'node:path'
-import type { Config } from '../../config.ts'
+import { parseArgs } from 'node:util'
+import { decodeJwt } from 'jose'
 import { loadLocalKey, signLocalToken } from '../../auth/local-key.ts'
+import type { Config } from '../../config.ts'
 import { UsageError } from './errors.ts'
 
 export const USAGE = `usage: npm run load -- FILE... [options]

@@ -1,11 +1,11 @@
 /** Reads files of events in constant memory, and cuts them into batches of whole lines that all have an id. */
-import { createGunzip } from 'node:zlib'
-import { pipeline, Readable } from 'node:stream'
-import { basename } from 'node:path'
-import { stat } from 'node:fs/promises'
-import { createReadStream } from 'node:fs'
-import { createHash } from 'node:crypto'
 import { isUtf8 } from 'node:buffer'
+import { createHash } from 'node:crypto'
+import { createReadStream } from 'node:fs'
+import { stat } from 'node:fs/promises'
+import { basename } from 'node:path'
+import { pipeline, Readable } from 'node:stream'
+import { createGunzip } from 'node:zlib'
 import { formatCount } from '../progress.ts'
 import { codeOf, LoadError } from './errors.ts'
 

@@ -1,7 +1,7 @@
 /** Sends batches to the service until each is acknowledged. */
-import { gzip } from 'node:zlib'
-import { promisify } from 'node:util'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { promisify } from 'node:util'
+import { gzip } from 'node:zlib'
 import { type AnalyticsClient, AnalyticsError, createAnalyticsClient, type Receipt } from '../../client.ts'
 import { codeOf, LoadError } from './errors.ts'
 import { isLoopback } from './options.ts'

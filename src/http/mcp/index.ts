@@ -9,13 +9,13 @@ import type { Transport } from '@modelcontextprotocol/sdk/shared/transport.js'
 import type { CallToolResult, GetPromptResult, Tool } from '@modelcontextprotocol/sdk/types.js'
 import type { Context } from 'hono'
 import { ENDPOINTS } from '../../analytics/endpoints/index.ts'
+import { requireScope } from '../../auth/principal.ts'
 import type { Verifier } from '../../auth/verifier.ts'
 import { ApiError, type Complaint } from '../../domain/errors.ts'
 import type { Limits } from '../../limits/index.ts'
 import type { Observed } from '../../observe/request-context.ts'
 import { VERSION } from '../../version.ts'
 import { parametersOf, WORDS } from '../reference/document.ts'
-import { requireScope } from '../../auth/principal.ts'
 
 type Path = keyof typeof ENDPOINTS
 

@@ -8,13 +8,13 @@ import * as v from 'valibot'
 import { ANSWERS } from '../../analytics/answers.ts'
 import { ENDPOINTS } from '../../analytics/endpoints/index.ts'
 import { MEDIA_TYPES } from '../../analytics/export/formats.ts'
+import { ERROR_CODES } from '../../domain/errors.ts'
 import { MAX_ID_LENGTH } from '../../domain/event.ts'
-import { backupParameters, reconcileParameters } from '../routes/operations.ts'
-import { MAX_BYTES, MAX_EVENTS } from '../routes/post-events.ts'
 import { sentEvent } from '../../ingest/event-schema.ts'
 import { VERSION } from '../../version.ts'
-import { ERROR_CODES } from '../../domain/errors.ts'
 import { BACKED_UP, Liveness, NAMED, Readiness, RECEIVED, RECONCILED, REMOVED } from '../response-schemas.ts'
+import { backupParameters, reconcileParameters } from '../routes/operations.ts'
+import { MAX_BYTES, MAX_EVENTS } from '../routes/post-events.ts'
 
 type Path = keyof typeof ENDPOINTS
 
