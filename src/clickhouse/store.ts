@@ -255,7 +255,7 @@ export class Store {
   /**
    * For what has been read, since rows that were cut off may be read until ClickHouse is started again. What is written
    * through `writer` and `admin` is asserted by itself.
-   * @throws ApiError 503 where what was written may have been cut off (disk-watch.ts)
+   * @throws ApiError 503 where what was written may have been cut off (embedded/disk-watch.ts)
    */
   assertWritten(): void {
     try {

@@ -1,6 +1,6 @@
 /**
  * GET /analytics/users/top: the most active users of the range; ties break by user id. Who may be on the list comes from
- * lists of the spans' most active (user-ranks.ts), or else from all users; then the figures of those few are read.
+ * lists of the spans' most active (../user-ranks.ts), or else from all users; then the figures of those few are read.
  */
 import { MANY_ROWS } from '../../clickhouse/query-settings.ts'
 import type { Store } from '../../clickhouse/store.ts'

@@ -1,6 +1,6 @@
 /**
  * `npm run demo`: the service on a DATA_DIR of its own, with a month of made-up traffic up to now in the company "demo",
- * and more as time passes. A later start goes on where the last one was: the ids tell what is there (demo-traffic.ts).
+ * and more as time passes. A later start goes on where the last one was: the ids tell what is there (traffic.ts).
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { ApiError } from '../../domain/errors.ts'
