@@ -6,6 +6,8 @@ import type * as v from 'valibot'
 import type * as answers from './analytics/answers.ts'
 import type { ENDPOINTS } from './analytics/endpoints/index.ts'
 import type { FileFormat } from './analytics/export/formats.ts'
+import type { ErrorCode } from './domain/errors.ts'
+import type * as responses from './http/response-schemas.ts'
 import type { reconcileParameters } from './http/routes/operations.ts'
 import type { sentEvent } from './ingest/event-schema.ts'
 
@@ -40,12 +42,12 @@ export type TopUser = v.InferOutput<typeof answers.TopUser>
 export type Snapshot = v.InferOutput<typeof answers.Snapshot>
 export type Regressions = v.InferOutput<typeof answers.Regressions>
 export type Finding = v.InferOutput<typeof answers.Finding>
-export type Receipt = v.InferOutput<typeof answers.Receipt>
-export type Removal = v.InferOutput<typeof answers.Removal>
-export type Reconciliation = v.InferOutput<typeof answers.Reconciliation>
-export type Readiness = v.InferOutput<typeof answers.Readiness>
+export type Receipt = v.InferOutput<typeof responses.Receipt>
+export type Removal = v.InferOutput<typeof responses.Removal>
+export type Reconciliation = v.InferOutput<typeof responses.Reconciliation>
+export type Readiness = v.InferOutput<typeof responses.Readiness>
 export type SentEvent = v.InferInput<typeof sentEvent>
-export type { ErrorCode } from './analytics/answers.ts'
+export type { ErrorCode } from './domain/errors.ts'
 export type { FileFormat } from './analytics/export/formats.ts'
 
 /** An answer that is not a 2xx, or none of this service. */
@@ -53,7 +55,7 @@ export class AnalyticsError extends Error {
   override name = 'AnalyticsError'
   readonly status: number
   /** The service's `error.code`; 'unknown' where something else has answered. */
-  readonly code: answers.ErrorCode | 'unknown'
+  readonly code: ErrorCode | 'unknown'
   /** What is wrong with which parameter. */
   readonly details: ReadonlyArray<{ parameter: string; message: string }>
   /** Names the request in the service's log. */
@@ -62,7 +64,7 @@ export class AnalyticsError extends Error {
   readonly retryAfterSeconds: number | undefined
 
   constructor(response: Response, body: unknown) {
-    const { error, requestId } = (isObject(body) ? body : {}) as Partial<v.InferOutput<typeof answers.Failure>>
+    const { error, requestId } = (isObject(body) ? body : {}) as Partial<v.InferOutput<typeof responses.Failure>>
     const known = typeof error?.message === 'string'
     super(known ? error.message : `${response.status} without a reason: is it an AGNT Analytics service?`)
     this.status = response.status

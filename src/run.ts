@@ -1,10 +1,10 @@
 /** A service on one port, from its start until SIGINT or SIGTERM: what `npm start` and `npm run demo` have in common. */
 import { constants } from 'node:os'
+import { signLocalToken } from './auth/local-key.ts'
 import { EmbeddedError } from './clickhouse/embedded/index.ts'
 import { MigrationError } from './clickhouse/migrate.ts'
 import { ConfigError, readConfig } from './config.ts'
 import { DataDirInUseError } from './data-dir.ts'
-import { signLocalToken } from './auth/local-key.ts'
 import { drain, listen } from './http/server.ts'
 import { createLog } from './log.ts'
 import { createService, openClickHouse } from './service.ts'

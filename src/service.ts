@@ -13,13 +13,16 @@ import { lockDataDir } from './data-dir.ts'
 import { AnswerCache } from './analytics/result-cache.ts'
 import { createVerifier } from './auth/verifier.ts'
 import { loadLocalKey } from './auth/local-key.ts'
-import { PLACES, TenantLimits } from './limits/tenant-limits.ts'
-import { operations, SelfCheck } from './http/routes/operations.ts'
+import { ExportSlots, MAX_EXPORTS } from './limits/export-slots.ts'
+import { PLACES, QuerySlots } from './limits/query-slots.ts'
+import { RequestRate } from './limits/request-rate.ts'
+import { operations } from './http/routes/operations.ts'
+import { SelfCheck } from './maintenance/self-check.ts'
 import { Answers } from './ingest/idempotency.ts'
 import { Journal } from './ingest/journal.ts'
 import { OwnLease, SharedLease } from './clickhouse/writer-lease.ts'
-import { Budget } from './ingest/post-events.ts'
-import type { Exclusive } from './maintenance/reconcile.ts'
+import type { WriteLock } from './clickhouse/writer-lease.ts'
+import { Budget } from './limits/byte-budget.ts'
 import { Rebuilds } from './maintenance/backfill.ts'
 import { Removals } from './maintenance/erasure.ts'
 import { Retention } from './maintenance/retention.ts'
@@ -124,6 +127,7 @@ export async function createService(options: ServiceOptions) {
     },
     queryTimeoutSeconds: config.QUERY_TIMEOUT_SECONDS,
     queryMemoryMb: config.QUERY_MEMORY_MB,
+    maxStreams: MAX_EXPORTS,
   })
   const localKey = config.localKey ? await loadLocalKey(dataDir) : undefined
   const names = new Names(store)
@@ -168,7 +172,7 @@ export async function createService(options: ServiceOptions) {
     },
   })
   const shared = { store, names, seals, rebuilds, removals, retention, writer, verifier, clock, log }
-  const exclusive: Exclusive = (work) => writer.exclusive(work)
+  const exclusive: WriteLock = (work) => writer.exclusive(work)
   void rebuilds.run(seals, exclusive)
   await retention.start(exclusive).catch((error: unknown) => log('error', 'RETENTION_DAYS has no effect until the next start', { error: String(error) }))
   void removals.resume(exclusive).then(
@@ -181,10 +185,14 @@ export async function createService(options: ServiceOptions) {
       ? undefined
       : setInterval(() => void Promise.all([removals.learn(), retention.load()]).catch(() => {}), SHARED_MAX_AGE_MS).unref()
   const backups = new Backups((name) => backUp(store, exclusive, { database, name, disk: config.BACKUP_DISK }))
-  const selfCheck = new SelfCheck({ ...shared, backups }, config.SELF_CHECK_MINUTES)
+  const selfCheck = new SelfCheck({ ...shared, exclusive }, config.SELF_CHECK_MINUTES)
   const { MAX_CONCURRENT_QUERIES: perTenant } = config
   const places = config.CLICKHOUSE_URL === undefined ? PLACES.embedded : PLACES.server
-  const limits = new TenantLimits(config.RATE_LIMIT_PER_SECOND, perTenant, Math.max(places, perTenant))
+  const limits = {
+    rate: new RequestRate(config.RATE_LIMIT_PER_SECOND),
+    slots: new QuerySlots(perTenant, Math.max(places, perTenant)),
+    exports: new ExportSlots(perTenant),
+  }
   const memory = new Budget(config.INGEST_QUEUE_MB * 1_048_576)
   let isDraining = false
   const draining = () => isDraining

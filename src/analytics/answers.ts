@@ -3,26 +3,12 @@
  * the tests hold real answers against it.
  */
 import * as v from 'valibot'
-import { jsonObject } from '../ingest/event-schema.ts'
-import { METRICS, type Severity } from './regressions/baseline.ts'
+import { EVENT_TYPES } from '../domain/event.ts'
+import { answerOf, count, flag, instant, orNull, text, usd, whatIs } from '../domain/response-fields.ts'
+import { jsonObject } from '../domain/schemas.ts'
+import { PERIODS } from '../time/periods.ts'
 import type { ENDPOINTS } from './endpoints/index.ts'
-import { EVENT_TYPES, PERIODS } from './parameters.ts'
-
-const instant = (description: string) =>
-  v.pipe(
-    v.string(),
-    v.regex(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/),
-    v.metadata({ format: 'date-time', description }),
-  )
-const count = (description: string) => v.pipe(v.number(), v.integer(), v.minValue(0), v.description(description))
-const usd = (description: string) => v.pipe(v.number(), v.minValue(0), v.description(description))
-const text = (description: string) => v.pipe(v.string(), v.minLength(1), v.description(description))
-const flag = (description: string) => v.pipe(v.boolean(), v.description(description))
-const whatIs = <const T extends readonly string[]>(values: T, description: string) =>
-  v.pipe(v.picklist(values), v.description(description))
-/** The description of the schema that may be null. */
-const orNull = <S extends v.GenericSchema>(schema: S, description: string) =>
-  v.pipe(v.nullable(schema), v.description(description))
+import { METRICS, type Severity } from './regressions/baseline.ts'
 
 const counts = {
   incomingMessages: count('Messages received from users.'),
@@ -208,148 +194,14 @@ export const Regressions = v.strictObject({
   fleet: v.pipe(v.array(Comparison), v.description('Every figure of the whole fleet that could be compared, whether out of line or not.')),
 })
 
-export const Receipt = v.strictObject({
-  accepted: count('Events stored.'),
-  duplicates: count('Events that were stored before, by their id.'),
-  rejected: v.pipe(
-    v.array(v.strictObject({ index: count('Position in the request, from 0.'), message: text('What is wrong.') })),
-    v.description('Events that cannot be stored; the others are.'),
-  ),
-})
-
-export const Removal = v.strictObject({
-  receiptId: text('Names this removal.'),
-  events: count('Events that were of the user, and are of nobody now.'),
-  firstEventAt: orNull(instant('UTC.'), 'When the first of them happened; null where there were none.'),
-  lastEventAt: orNull(instant('UTC.'), 'When the last of them happened.'),
-  removedAt: instant('When nothing was left of the user.'),
-})
-
-export const Reconciliation = v.strictObject({
-  days: count('Companies times days that were compared.'),
-  repaired: count('Entries of `drift` that were written anew.'),
-  drift: v.pipe(
-    v.array(
-      v.strictObject({
-        tenant: text('The company.'),
-        start: instant('First moment of the day or span.'),
-        rollup: text('Which rollup.'),
-        sourceEvents: count('Events by the source.'),
-        rollupEvents: count('Events by the rollup.'),
-      }),
-    ),
-    v.description('What differed, at most 10,000 entries.'),
-  ),
-})
-
-export const Backup = v.strictObject({
-  name: text('What it is kept as.'),
-  status: whatIs(['complete', 'running'], 'running where it takes longer than a request may: ask again.'),
-  bytes: count('What it takes; 0 while it runs.'),
-  files: count('0 while it runs.'),
-})
-
-export const Liveness = v.strictObject({ status: v.literal('ok') })
-
-export const Readiness = v.strictObject({
-  status: whatIs(['ok', 'unavailable', 'draining'], 'Whether requests can be answered; draining once the service was told to stop.'),
-  clickhouse: whatIs(['ok', 'out of reach'], 'The store.'),
-  schema: whatIs(['ok', 'missing', 'unknown'], 'The tables of this build; unknown where the store does not say.'),
-  ingestion: whatIs(['ok', 'events cannot be stored'], 'The lane through which events are stored.'),
-  keys: whatIs(['ok', 'never fetched'], 'The keys that tokens are verified with.'),
-  idFilter: whatIs(['ok', 'loading'], 'Memory of the ids stored; while it loads, events are stored more slowly.'),
-  queuedEvents: count('Events that wait to be stored.'),
-  rebuilding: v.pipe(
-    v.array(
-      v.strictObject({
-        rollup: text('Which.'),
-        done: v.pipe(v.number(), v.minValue(0), v.maxValue(1), v.description('How much of it is.')),
-      }),
-    ),
-    v.description('Rollups that are made anew from the log after an upgrade; until then answers are as exact, and slow.'),
-  ),
-  drift: orNull(
-    v.strictObject({ days: count('Days that differ.'), checkedAt: instant('When they were compared.') }),
-    'The last comparison of rollups with the log; null before the first.',
-  ),
-})
-
-/** What `error.code` says, and of which status. */
-export const ERROR_CODES = {
-  bad_request: 400,
-  too_expensive: 400,
-  unauthorized: 401,
-  forbidden: 403,
-  not_found: 404,
-  method_not_allowed: 405,
-  not_acceptable: 406,
-  too_slow: 408,
-  in_progress: 409,
-  backup_exists: 409,
-  too_large: 413,
-  too_many_events: 413,
-  unsupported_media_type: 415,
-  expectation_failed: 417,
-  key_reused: 422,
-  too_many_requests: 429,
-  headers_too_large: 431,
-  internal: 500,
-  unavailable: 503,
-} as const
-export type ErrorCode = keyof typeof ERROR_CODES
-
-export const Failure = v.strictObject({
-  success: v.literal(false),
-  error: v.strictObject({
-    code: whatIs(Object.keys(ERROR_CODES) as ErrorCode[], 'For programs.'),
-    message: text('For people.'),
-    details: v.pipe(
-      v.array(v.strictObject({ parameter: v.string(), message: v.string() })),
-      v.description('Everything that is wrong with the request, parameter by parameter; may be empty.'),
-    ),
-  }),
-  requestId: text('Names this request in the service’s log; also the header X-Request-Id.'),
-})
-
-const success = v.literal(true)
-const of = <S extends v.GenericSchema>(data: S) => v.strictObject({ success, data })
-
 /** The JSON answer of each endpoint, whole. */
 export const ANSWERS = {
-  '/analytics/overview': of(Overview),
-  '/analytics/metrics': of(v.array(MetricsEntry)),
-  '/analytics/rolling': of(Rolling),
-  '/analytics/events': v.strictObject({ success, data: v.array(Event), pagination: Pagination }),
-  '/analytics/assistants': of(v.array(AssistantActivity)),
-  '/analytics/users/top': of(v.array(TopUser)),
-  '/analytics/snapshots': of(v.array(Snapshot)),
-  '/analytics/regressions': of(Regressions),
+  '/analytics/overview': answerOf(Overview),
+  '/analytics/metrics': answerOf(v.array(MetricsEntry)),
+  '/analytics/rolling': answerOf(Rolling),
+  '/analytics/events': v.strictObject({ success: v.literal(true), data: v.array(Event), pagination: Pagination }),
+  '/analytics/assistants': answerOf(v.array(AssistantActivity)),
+  '/analytics/users/top': answerOf(v.array(TopUser)),
+  '/analytics/snapshots': answerOf(v.array(Snapshot)),
+  '/analytics/regressions': answerOf(Regressions),
 } as const satisfies Record<keyof typeof ENDPOINTS, v.GenericSchema>
-
-export const RECEIVED = of(Receipt)
-export const RECONCILED = of(Reconciliation)
-export const REMOVED = of(Removal)
-export const BACKED_UP = of(Backup)
-
-/** Those that have a name in the reference. */
-export const NAMED = {
-  Overview,
-  MetricsEntry,
-  Rolling,
-  Event,
-  Pagination,
-  AssistantActivity,
-  TopUser,
-  Snapshot,
-  Regressions,
-  Finding,
-  Comparison,
-  Change,
-  Receipt,
-  Removal,
-  Reconciliation,
-  Backup,
-  Liveness,
-  Readiness,
-  Failure,
-}

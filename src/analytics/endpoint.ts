@@ -1,10 +1,10 @@
 import type * as v from 'valibot'
 import type { Store } from '../clickhouse/store.ts'
+import type { Range } from '../domain/time-range.ts'
 import type { Names } from '../ids/dictionary.ts'
-import type { Instant } from '../time/calendar.ts'
-import type { Range } from '../rollups/granularities.ts'
+import type { Scope } from '../rollups/scope.ts'
+import type { Instant } from '../time/instant.ts'
 import type { readParameters } from './parameters.ts'
-import type { Scope } from '../rollups/plan.ts'
 import type { UserRanks } from './user-ranks.ts'
 
 /** Everything an endpoint needs to answer one request. */

@@ -1,37 +1,5 @@
 /** The figures that appear wherever counts do. */
-
-/** Sums and distinct users of one range. */
-export interface TotalsRow {
-  incomingMessages: number
-  outgoingMessages: number
-  tasksInitiated: number
-  tasksCompleted: number
-  /** USD */
-  cost: number
-  inputTokens: number
-  outputTokens: number
-  activeUsers: number
-  /** Distinct assistants with an event; 0 where they were not asked for. */
-  assistants: number
-  /** Epoch milliseconds of the last event, 0 where there was none. */
-  lastAt: number
-}
-
-/** What an answer's figures are made of; the rest of a TotalsRow is for the overview. */
-export type Figures = Omit<TotalsRow, 'assistants'>
-
-export const NOTHING: TotalsRow = Object.freeze({
-  incomingMessages: 0,
-  outgoingMessages: 0,
-  tasksInitiated: 0,
-  tasksCompleted: 0,
-  cost: 0,
-  inputTokens: 0,
-  outputTokens: 0,
-  activeUsers: 0,
-  assistants: 0,
-  lastAt: 0,
-})
+import type { Figures } from '../rollups/sums.ts'
 
 /** The figures as answers carry them; `completionRate` is tasksCompleted / tasksInitiated, null where none was initiated. */
 export interface Metrics {

@@ -3,14 +3,12 @@
  */
 import * as v from 'valibot'
 import { badRequest, type Complaint } from '../domain/errors.ts'
-import { isTimeZone, parseInstant, type Instant, type Period } from '../time/calendar.ts'
+import { EVENT_TYPES, MAX_ID_LENGTH } from '../domain/event.ts'
+import type { Instant } from '../time/instant.ts'
+import { parseInstant } from '../time/iso8601.ts'
+import { type Period, PERIODS } from '../time/periods.ts'
+import { isTimeZone } from '../time/zones.ts'
 
-export const PERIODS = ['day', 'week', 'month'] as const satisfies readonly Period[]
-export const EVENT_TYPES = ['incomingMessages', 'outgoingMessages', 'tasksInitiated', 'tasksCompleted'] as const
-export type EventType = (typeof EVENT_TYPES)[number]
-
-/** Ids of assistants and users are opaque; DESIGN: 1 to 256 characters. */
-export const MAX_ID_LENGTH = 256
 const MAX_REPEATS = 100
 
 type Text = v.GenericSchema<string, unknown>

@@ -7,7 +7,7 @@
  */
 import { createHash } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
-import type { Range } from '../rollups/granularities.ts'
+import type { Range } from '../domain/time-range.ts'
 
 export interface Kept {
   readonly body: string

@@ -10,13 +10,17 @@
  */
 import { TupleParam } from '@clickhouse/client'
 import { LRUCache } from 'lru-cache'
-import { MANY_ROWS, tenantSql, type Store } from '../clickhouse/store.ts'
-import { LATE_SECONDS } from '../maintenance/compaction.ts'
-import type { Exclusive } from '../maintenance/reconcile.ts'
+import { MANY_ROWS } from '../clickhouse/query-settings.ts'
+import type { Store } from '../clickhouse/store.ts'
+import { tenantSql } from '../clickhouse/tenant-filter.ts'
+import type { WriteLock } from '../clickhouse/writer-lease.ts'
 import type { Log } from '../log.ts'
-import type { Instant } from '../time/calendar.ts'
-import { DAY, type Parts } from '../rollups/granularities.ts'
-import { inRaw, inSpans, partParams, secondsOf, spanParams, type Scope } from '../rollups/plan.ts'
+import { LATE_SECONDS } from '../maintenance/compaction.ts'
+import { DAY, secondsOf } from '../rollups/granularities.ts'
+import { inRaw, inSpans, partParams, spanParams } from '../rollups/plan-sql.ts'
+import type { Parts } from '../rollups/plan.ts'
+import type { Scope } from '../rollups/scope.ts'
+import type { Instant } from '../time/instant.ts'
 
 /** Users on a list. With 300,000 users of a long tail, the rest have some 4 events a day at most. */
 const LISTED = 4_096
@@ -46,7 +50,7 @@ interface Row {
 
 export class UserRanks {
   readonly #store: Store
-  readonly #exclusive: Exclusive
+  readonly #exclusive: WriteLock
   readonly #log: Log
   readonly #made = new LRUCache<string, true>({ max: 100_000, ttl: REFRESH_MS })
   #wanted = 0
@@ -54,7 +58,7 @@ export class UserRanks {
   #making: Promise<void> = Promise.resolve()
 
   /** @param exclusive runs work between two groups of events, so that a list and the fleet's total say the same */
-  constructor(store: Store, exclusive: Exclusive, log: Log) {
+  constructor(store: Store, exclusive: WriteLock, log: Log) {
     this.#store = store
     this.#exclusive = exclusive
     this.#log = log

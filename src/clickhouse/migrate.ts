@@ -2,13 +2,13 @@
  * Brings a database up to the schema in `clickhouse/`: numbered SQL files, each applied once and in order, also where
  * several services start at the same moment.
  */
-import type { ClickHouseClient, ClickHouseSettings } from '@clickhouse/client'
 import { createHash, randomUUID } from 'node:crypto'
 import { readdir, readFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
+import type { ClickHouseClient, ClickHouseSettings } from '@clickhouse/client'
 import { clustered, clusterSettings, type Cluster } from './cluster-config.ts'
 import type { Log } from './embedded/index.ts'
 

@@ -2,10 +2,10 @@
  * `npm run backup [-- NAME] [--url URL] [--token TOKEN]`: makes a backup. A running service is asked to, since it knows
  * when nothing is half stored; otherwise the database is opened here.
  */
-import { parseArgs } from 'node:util'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { backUp, BACKUP_NAME, type Backup } from '../maintenance/backup.ts'
+import { parseArgs } from 'node:util'
 import { readConfig } from '../config.ts'
+import { backUp, BACKUP_NAME, type Backup } from '../maintenance/backup.ts'
 import { askService, withService } from './operator.ts'
 
 const USAGE = 'usage: npm run backup -- [NAME] [--url http://127.0.0.1:8787] [--token TOKEN]'

@@ -1,7 +1,7 @@
 /** What the commands of operators share: a running service is asked first, and where none answers the database is opened. */
 import { resolve } from 'node:path'
-import type { Config } from '../config.ts'
 import { loadLocalKey, signLocalToken } from '../auth/local-key.ts'
+import type { Config } from '../config.ts'
 import { createLog } from '../log.ts'
 import type { Service } from '../run.ts'
 import { createService, openClickHouse } from '../service.ts'

@@ -4,12 +4,13 @@
  * opened here.
  */
 import { parseArgs } from 'node:util'
-import { readConfig } from '../config.ts'
 import { EmbeddedError } from '../clickhouse/embedded/index.ts'
+import { readConfig } from '../config.ts'
 import { DataDirInUseError } from '../data-dir.ts'
 import { readable } from '../http/routes/operations.ts'
 import { reconcile } from '../maintenance/reconcile.ts'
-import { MAX_INSTANT, MIN_INSTANT, parseInstant } from '../time/calendar.ts'
+import { MAX_INSTANT, MIN_INSTANT } from '../time/instant.ts'
+import { parseInstant } from '../time/iso8601.ts'
 import { askService, withService } from './operator.ts'
 
 type Result = Awaited<ReturnType<typeof readable>>

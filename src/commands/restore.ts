@@ -1,8 +1,8 @@
 /** `npm run restore -- NAME`: brings a backup into an empty database, before a service is started on it. */
-import { restore } from '../maintenance/backup.ts'
 import { Store } from '../clickhouse/store.ts'
 import { readConfig } from '../config.ts'
 import { createLog } from '../log.ts'
+import { restore } from '../maintenance/backup.ts'
 import { openClickHouse } from '../service.ts'
 
 const [name, ...more] = process.argv.slice(2)

@@ -3,10 +3,10 @@
  * Exit codes: 1 where the settings allow no token to be made here, 2 where the arguments cannot be used.
  */
 import { parseArgs } from 'node:util'
-import { ConfigError, readConfig } from '../config.ts'
-import { createVerifier } from '../auth/verifier.ts'
-import { ApiError } from '../domain/errors.ts'
 import { loadLocalKey, signLocalToken, type Grant } from '../auth/local-key.ts'
+import { createVerifier } from '../auth/verifier.ts'
+import { ConfigError, readConfig } from '../config.ts'
+import { ApiError } from '../domain/errors.ts'
 
 const USAGE = `usage: npm run --silent token -- --org NAME [options]
 

@@ -45,3 +45,27 @@ export const errorBody = (error: ApiError, requestId: string) => ({
   error: { code: error.code, message: error.message, details: error.details },
   requestId,
 })
+
+/** What `error.code` says, and of which status. */
+export const ERROR_CODES = {
+  bad_request: 400,
+  too_expensive: 400,
+  unauthorized: 401,
+  forbidden: 403,
+  not_found: 404,
+  method_not_allowed: 405,
+  not_acceptable: 406,
+  too_slow: 408,
+  in_progress: 409,
+  backup_exists: 409,
+  too_large: 413,
+  too_many_events: 413,
+  unsupported_media_type: 415,
+  expectation_failed: 417,
+  key_reused: 422,
+  too_many_requests: 429,
+  headers_too_large: 431,
+  internal: 500,
+  unavailable: 503,
+} as const
+export type ErrorCode = keyof typeof ERROR_CODES

@@ -7,23 +7,26 @@ import type * as v from 'valibot'
 import type { Endpoint } from '../analytics/endpoint.ts'
 import { ENDPOINTS } from '../analytics/endpoints/index.ts'
 import { readId, readParameters } from '../analytics/parameters.ts'
-import type { Scope } from '../rollups/plan.ts'
-import type { UserRanks } from '../analytics/user-ranks.ts'
-import type { FinishedQuery, Store } from '../clickhouse/store.ts'
 import type { AnswerCache, Kept } from '../analytics/result-cache.ts'
-import { requireAllAssistants, requireScope, type Principal, type Verifier } from '../auth/verifier.ts'
-import { dashboard } from './routes/dashboard.ts'
+import type { UserRanks } from '../analytics/user-ranks.ts'
+import { type Principal, requireAllAssistants, requireScope } from '../auth/principal.ts'
+import type { Verifier } from '../auth/verifier.ts'
+import type { FinishedQuery } from '../clickhouse/query-log.ts'
+import type { Store } from '../clickhouse/store.ts'
 import { ApiError, errorBody } from '../domain/errors.ts'
-import type { TenantLimits } from '../limits/tenant-limits.ts'
-import { postEvents, type Ingestion } from '../ingest/post-events.ts'
+import type { Names } from '../ids/dictionary.ts'
+import type { Limits } from '../limits/index.ts'
 import type { Rebuilds } from '../maintenance/backfill.ts'
+import type { Seals } from '../maintenance/compaction.ts'
 import type { Removals } from '../maintenance/erasure.ts'
 import type { Retention } from '../maintenance/retention.ts'
-import type { Seals } from '../maintenance/compaction.ts'
+import type { RequestVariables, Sent } from '../observe/request-context.ts'
+import { observeRequests, type RequestObserver } from '../observe/requests.ts'
+import type { Scope } from '../rollups/scope.ts'
 import { createMcp } from './mcp/index.ts'
-import type { Names } from '../ids/dictionary.ts'
-import { observeRequests, type RequestObserver, type RequestVariables, type Sent } from '../observe/requests.ts'
 import { reference } from './reference/routes.ts'
+import { dashboard } from './routes/dashboard.ts'
+import { postEvents, type Ingestion } from './routes/post-events.ts'
 
 export interface AppParts {
   readonly store: Store
@@ -36,7 +39,7 @@ export interface AppParts {
   readonly verifier: Verifier
   readonly ingestion: Ingestion
   readonly cache: AnswerCache
-  readonly limits: TenantLimits
+  readonly limits: Limits
   readonly operations: Hono
   /** Origins whose pages may call the service; none by default. */
   readonly corsOrigins: readonly string[]
@@ -100,14 +103,14 @@ export function createApp(parts: AppParts) {
     const principal = await parts.verifier.verify(c.req.header('Authorization'))
     c.get('observed').tenant = principal.tenant
     requireScope(principal, 'analytics:write')
-    for (const [name, value] of Object.entries(parts.limits.count(principal.tenant))) c.header(name, value)
+    for (const [name, value] of Object.entries(parts.limits.rate.count(principal.tenant))) c.header(name, value)
     readParameters({}, new URL(c.req.url).search)
     return c.json({ success: true, data: await postEvents(c, principal, parts.ingestion) })
   })
   app.delete('/analytics/users/:user', async (c) => {
     const principal = await parts.verifier.verify(c.req.header('Authorization'))
     requireScope(principal, 'analytics:admin')
-    for (const [name, value] of Object.entries(parts.limits.count(principal.tenant))) c.header(name, value)
+    for (const [name, value] of Object.entries(parts.limits.rate.count(principal.tenant))) c.header(name, value)
     requireAllAssistants(principal)
     const url = new URL(c.req.url)
     readParameters({}, url.search)
@@ -143,7 +146,7 @@ async function answer<E extends v.ObjectEntries>(
   const observed = c.get('observed')
   observed.tenant = principal.tenant
   requireScope(principal, 'analytics:read')
-  for (const [name, value] of Object.entries(parts.limits.count(principal.tenant))) c.header(name, value)
+  for (const [name, value] of Object.entries(parts.limits.rate.count(principal.tenant))) c.header(name, value)
 
   const now = parts.clock()
   const url = new URL(c.req.url)
@@ -157,16 +160,16 @@ async function answer<E extends v.ObjectEntries>(
   const { limits, names } = parts
   const tenant =
     names.known(0, 'tenant', principal.tenant) ??
-    (await limits.run(principal.tenant, () => names.tenant(principal.tenant, (query) => observed.queries.push(query)), signal))
+    (await limits.slots.run(principal.tenant, () => names.tenant(principal.tenant, (query) => observed.queries.push(query)), signal))
   const questionFor = async (asker: AbortSignal) => {
     const scope = await scopeOf(c, { ...(given as Filters), tenant, principal, signal: asker }, parts)
     return { store: parts.store, names, ranks: parts.ranks, scope, now, parameters: given, accept }
   }
   if (definition.export?.wanted({ parameters: given, accept })) {
     const { open } = definition.export
-    const close = limits.openExport(principal.tenant)
+    const close = limits.exports.open(principal.tenant)
     try {
-      const { headers, chunks } = await limits.run(principal.tenant, async () => open(await questionFor(signal)), signal)
+      const { headers, chunks } = await limits.slots.run(principal.tenant, async () => open(await questionFor(signal)), signal)
       for (const [name, value] of Object.entries(headers)) c.header(name, value)
       c.header('Vary', 'Authorization, Accept')
       if (c.req.method !== 'HEAD') {
@@ -187,7 +190,7 @@ async function answer<E extends v.ObjectEntries>(
   // Only what asks ClickHouse takes one of the tenant's places. It looks names up after the cache has noted the tenant's
   // last write: a name that is written in between must not be kept as unknown.
   const found = await parts.cache.find(key, tenant, now, signal, (asker) =>
-    limits.run(
+    limits.slots.run(
       principal.tenant,
       async () => {
         const { covers, ...rest } = await definition.answer(await questionFor(asker))

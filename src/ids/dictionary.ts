@@ -4,7 +4,8 @@
  * number is then forgotten for good.
  */
 import { LRUCache } from 'lru-cache'
-import { slices, type Asker, type Store } from '../clickhouse/store.ts'
+import type { Asker, Store } from '../clickhouse/store.ts'
+import { slices } from '../clickhouse/parameters.ts'
 
 export type NameKind = 'tenant' | 'assistant' | 'user'
 

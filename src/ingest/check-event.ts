@@ -2,25 +2,17 @@
  * One event as a caller sends it, checked by hand: this runs for every event of every batch, where a schema library costs
  * several times as much as parsing the JSON.
  */
-import { EVENT_TYPES, MAX_ID_LENGTH, type EventType } from '../analytics/parameters.ts'
-import { MIN_INSTANT, parseInstant, toIso, type Instant } from '../time/calendar.ts'
-
-/** An event that may be stored; optional fields that were not sent hold their sentinel ('' or 0). */
-export interface Event {
-  id: string
-  eventType: EventType
-  timestamp: Instant
-  assistant: string
-  user: string
-  /** 1e-9 USD */
-  costNanos: number
-  inputTokens: number
-  outputTokens: number
-  model: string
-  traceId: string
-  /** A JSON object as text, or ''. */
-  metadata: string
-}
+import {
+  type Event,
+  EVENT_TYPES,
+  type EventType,
+  MAX_COST,
+  MAX_ID_LENGTH,
+  MAX_METADATA_BYTES,
+  MAX_TOKENS,
+} from '../domain/event.ts'
+import { type Instant, MIN_INSTANT } from '../time/instant.ts'
+import { parseInstant, toIso } from '../time/iso8601.ts'
 
 const FIELDS = new Set([
   'id',
@@ -37,11 +29,6 @@ const FIELDS = new Set([
 ])
 
 const TYPES: ReadonlySet<unknown> = new Set(EVENT_TYPES)
-
-/** Above this a cost in nano-dollars would no longer be an exact number; no single event costs a million dollars. */
-export const MAX_COST = 1_000_000
-export const MAX_TOKENS = 0xffff_ffff
-export const MAX_METADATA_BYTES = 4_096
 
 /**
  * Checks one event.

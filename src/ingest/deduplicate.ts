@@ -1,16 +1,17 @@
 /** What becomes of each event of a group: it is new, a duplicate, or refused; and the rows that the new ones make. */
 import { randomUUID } from 'node:crypto'
-import { lateLevels } from '../rollups/granularities.ts'
-import { slices, type Store } from '../clickhouse/store.ts'
+import { lateLevels } from '../rollups/state.ts'
+import type { Store } from '../clickhouse/store.ts'
 import type { Term } from '../clickhouse/writer-lease.ts'
-import { toIso } from '../time/calendar.ts'
-import type { Event } from './check-event.ts'
+import { toIso } from '../time/iso8601.ts'
+import type { Event } from '../domain/event.ts'
 import { idHash, type IdFilter } from './event-id-filter.ts'
 import { eventRow } from './insert.ts'
 import type { Insert } from './journal.ts'
 import type { Numbers } from '../ids/allocator.ts'
 import type { Retention } from '../maintenance/retention.ts'
 import type { Seals } from '../maintenance/compaction.ts'
+import { slices } from '../clickhouse/parameters.ts'
 
 export interface Rejection {
   /** Position in the caller's batch, from 0. */

@@ -60,9 +60,6 @@ export function idHash(tenant: number, id: string): number {
   return murmur(text)
 }
 
-/** The same in ClickHouse, over rows of `events`. */
-export const ID_HASH = "murmurHash3_32(concat(toString(tenant), ' ', id))"
-
 /** @param bytes one character a byte */
 function murmur(bytes: string): number {
   const { length } = bytes

@@ -3,8 +3,8 @@
  * faster; test/http/reference/openapi.test.ts holds the two together.
  */
 import * as v from 'valibot'
-import { EVENT_TYPES, MAX_ID_LENGTH } from '../analytics/parameters.ts'
-import { MAX_COST, MAX_METADATA_BYTES, MAX_TOKENS } from './check-event.ts'
+import { EVENT_TYPES, MAX_COST, MAX_ID_LENGTH, MAX_METADATA_BYTES, MAX_TOKENS } from '../domain/event.ts'
+import { jsonObject } from '../domain/schemas.ts'
 
 const about = <Value>(description: string, ...examples: unknown[]) =>
   v.metadata<Value, { description: string; examples: unknown[] }>({ description, examples })
@@ -14,13 +14,6 @@ const id = (description: string, example: string) =>
 
 const count = (description: string, example: number) =>
   v.optional(v.nullable(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(MAX_TOKENS), about(description, example))))
-
-/** By itself valibot takes a list for an object. */
-export const jsonObject = v.pipe(
-  v.unknown(),
-  v.check((value) => !Array.isArray(value)),
-  v.record(v.string(), v.unknown()),
-)
 
 export const sentEvent = v.strictObject({
   id: v.optional(

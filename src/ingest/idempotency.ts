@@ -1,6 +1,7 @@
 /** Answers kept under an Idempotency-Key (clickhouse/006_answers.sql), so that a repeated request gets the same one. */
 import { LRUCache } from 'lru-cache'
-import { tenantSql, type Store } from '../clickhouse/store.ts'
+import type { Store } from '../clickhouse/store.ts'
+import { tenantSql } from '../clickhouse/tenant-filter.ts'
 import { ApiError } from '../domain/errors.ts'
 import type { Names } from '../ids/dictionary.ts'
 import type { Receipt } from './deduplicate.ts'

@@ -6,14 +6,15 @@ import type { ClickHouseSettings } from '@clickhouse/client'
 import { randomUUID } from 'node:crypto'
 import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { dateTime64, type Store } from '../clickhouse/store.ts'
+import type { Store } from '../clickhouse/store.ts'
 import { ARRIVED_IN_TIME, insertId, isRefusedByLease, LeaseLostError, type Term, type WriterLease } from '../clickhouse/writer-lease.ts'
 import type { Log } from '../log.ts'
 import { completeEvents } from './repair-insert.ts'
-import type { Event } from './check-event.ts'
+import type { Event } from '../domain/event.ts'
 import type { Entry, Insert } from './journal.ts'
 import type { Removals } from '../maintenance/erasure.ts'
 import type { Seals } from '../maintenance/compaction.ts'
+import { dateTime64 } from '../clickhouse/parameters.ts'
 
 /** With two seconds between two tries this is a few minutes. */
 const MAX_COMPLETIONS = 150

@@ -7,7 +7,8 @@
  * are counted, and the days they belong to are compared with the rollups.
  */
 import { DAY } from '../rollups/granularities.ts'
-import { dateTime64, type Store } from '../clickhouse/store.ts'
+import { dateTime64 } from '../clickhouse/parameters.ts'
+import type { Store } from '../clickhouse/store.ts'
 import type { WriteGuard } from '../clickhouse/writer-lease.ts'
 import { reconcile } from '../maintenance/reconcile.ts'
 import type { Seals } from '../maintenance/compaction.ts'

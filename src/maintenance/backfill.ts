@@ -8,12 +8,12 @@
  * whoever comes next goes on from there: after a kill, or another instance, which then does every other step.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { DAY, SEALED, SPLIT_DAY, type RollupTable } from '../rollups/granularities.ts'
 import type { Store } from '../clickhouse/store.ts'
-import type { WriteGuard } from '../clickhouse/writer-lease.ts'
+import type { WriteGuard, WriteLock } from '../clickhouse/writer-lease.ts'
 import type { Log } from '../log.ts'
-import { rewriteDays, type Exclusive, type Place } from './reconcile.ts'
+import { DAY, SEALED, SPLIT_DAY, type RollupTable } from '../rollups/granularities.ts'
 import { sealFrom, splitDay, type Seals } from './compaction.ts'
+import { type Place, rewriteDays } from './reconcile.ts'
 
 /** The lane is held for so much at a time: a second or two. */
 const STEP_EVENTS = 100_000
@@ -82,7 +82,7 @@ export class Rebuilds {
   }
 
   /** Completes what is not complete, step by step; resolves when all is done or `stop` was called. */
-  async run(seals: Seals, exclusive: Exclusive): Promise<void> {
+  async run(seals: Seals, exclusive: WriteLock): Promise<void> {
     const began = performance.now()
     const rollups = [...this.#pending].join(', ')
     if (rollups === '') return

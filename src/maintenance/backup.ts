@@ -4,8 +4,8 @@
  */
 import { randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Exclusive } from './reconcile.ts'
 import type { Store } from '../clickhouse/store.ts'
+import type { WriteLock } from '../clickhouse/writer-lease.ts'
 
 /** Cannot be made or restored; `message` is meant for whoever asked. */
 export class BackupError extends Error {
@@ -51,7 +51,7 @@ const tablesOf = (store: Store) =>
  */
 export async function backUp(
   store: Store,
-  exclusive: Exclusive,
+  exclusive: WriteLock,
   { database, name, disk }: { database: string; name: string; disk: string },
 ): Promise<Backup> {
   if (store.isClustered) {

@@ -7,11 +7,12 @@
  * reads, what comes after carries `late_levels` and is written to the sealed level by the views. Either way it is counted
  * once.
  */
-import { CUTS, DAY, QUARTER, SEALED, SPLIT_DAY, type Level, type SealedUntil } from '../rollups/granularities.ts'
+import { CUTS, DAY, type Level, QUARTER, SEALED, SPLIT_DAY } from '../rollups/granularities.ts'
 import { randomUUID } from 'node:crypto'
 import type { Store } from '../clickhouse/store.ts'
 import { maintenanceId, orFail, type WriteGuard } from '../clickhouse/writer-lease.ts'
-import type { Instant } from '../time/calendar.ts'
+import type { Instant } from '../time/instant.ts'
+import type { SealedUntil } from '../rollups/state.ts'
 
 /** A span is sealed this long after its end, when the stragglers are mostly in. Only speed depends on it. */
 export const LATE_SECONDS = 600

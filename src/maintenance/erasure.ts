@@ -9,11 +9,13 @@
  *   3. in the lane: the rows of the user's own rollups, at last the name, and a row that says it is done.
  */
 import { randomUUID } from 'node:crypto'
-import { dateTime64, slices, type Store } from '../clickhouse/store.ts'
+import type { Store } from '../clickhouse/store.ts'
 import { ApiError, unavailable } from '../domain/errors.ts'
 import type { Names } from '../ids/dictionary.ts'
-import { toIso, type Instant } from '../time/calendar.ts'
-import type { Exclusive } from './reconcile.ts'
+import { toIso } from '../time/iso8601.ts'
+import type { WriteLock } from '../clickhouse/writer-lease.ts'
+import type { Instant } from '../time/instant.ts'
+import { dateTime64, slices } from '../clickhouse/parameters.ts'
 
 /** What was removed; dates are ISO 8601, null where there was no event. */
 export interface RemovalReceipt {
@@ -66,7 +68,7 @@ export class Removals {
    * @throws ApiError 503 where ClickHouse cannot be reached; what was begun is completed by the same request, or by the
    * next service that starts
    */
-  remove(tenant: string, user: string, exclusive: Exclusive): Promise<RemovalReceipt | null> {
+  remove(tenant: string, user: string, exclusive: WriteLock): Promise<RemovalReceipt | null> {
     return this.#inTurn(async () => {
       const number = await this.#names.tenant(tenant)
       const removals = number === 0 ? [] : await exclusive(() => this.#begin(number, user))
@@ -78,7 +80,7 @@ export class Removals {
   }
 
   /** Completes what an earlier run, or another instance, did not see through. */
-  async resume(exclusive: Exclusive): Promise<number> {
+  async resume(exclusive: WriteLock): Promise<number> {
     return this.#inTurn(async () => {
       const begun = await this.#store.readInternal<Removal>(
         'removals_begun',
@@ -163,7 +165,7 @@ export class Removals {
     return removals
   }
 
-  async #complete(removal: Removal, exclusive: Exclusive): Promise<void> {
+  async #complete(removal: Removal, exclusive: WriteLock): Promise<void> {
     const params = { tenant: removal.tenant, user: removal.user }
     do {
       await this.#store.updateRows('events', `user = '', trace_id = '', metadata = ''`, `${OF_USER} AND user != ''`, params)

@@ -9,9 +9,10 @@
 import { SettingsMap } from '@clickhouse/client'
 import { randomUUID } from 'node:crypto'
 import { ACROSS_LEVELS, ASSISTANT_LEVELS, COARSE, CUTS, DAY, QUARTER, SEALED, SPLIT_DAY, type RollupTable } from '../rollups/granularities.ts'
-import { dateTime64, type Store } from '../clickhouse/store.ts'
+import type { Store } from '../clickhouse/store.ts'
 import { maintenanceId, orFail, type WriteGuard, type WriteLock } from '../clickhouse/writer-lease.ts'
 import { PIECES, sealFrom, splitDay, type Seals } from './compaction.ts'
+import { dateTime64 } from '../clickhouse/parameters.ts'
 
 /** A day of one tenant (a span, for a coarse level) in which a rollup does not say what its source says. */
 export interface Drift {
@@ -152,9 +153,6 @@ const inRange = (time: string) => `${time} >= {from:DateTime64(3, 'UTC')} AND ${
 /** An instant in seconds, moved to a multiple of `seconds`. */
 const whole = (ms: number, seconds: number, round: (x: number) => number) => round(ms / 1000 / seconds) * seconds
 
-/** Where the comparison runs: alone, under the writer lease. */
-export type Exclusive = WriteLock
-
 export interface ReconcileOptions {
   readonly from: number
   readonly to: number
@@ -179,7 +177,7 @@ const momentsOf = (start: number, seconds: number): number[] =>
 export async function reconcile(
   store: Store,
   seals: Seals,
-  exclusive: Exclusive,
+  exclusive: WriteLock,
   { from, to, repair, horizon = 0, onRepaired = () => {} }: ReconcileOptions,
 ): Promise<Reconciliation> {
   const result: Reconciliation = { days: 0, drift: [], repaired: 0 }

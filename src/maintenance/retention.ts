@@ -6,10 +6,12 @@
  * beside the lane, as nobody reads it any more. The horizon never moves back: what is gone is gone.
  */
 import { DAY } from '../rollups/granularities.ts'
-import { dateTime64, type Store } from '../clickhouse/store.ts'
+import type { Store } from '../clickhouse/store.ts'
 import type { Log } from '../log.ts'
-import { toIso, type Instant } from '../time/calendar.ts'
-import type { Exclusive } from './reconcile.ts'
+import { toIso } from '../time/iso8601.ts'
+import type { WriteLock } from '../clickhouse/writer-lease.ts'
+import type { Instant } from '../time/instant.ts'
+import { dateTime64 } from '../clickhouse/parameters.ts'
 
 const DAY_MS = DAY.seconds * 1000
 
@@ -55,7 +57,7 @@ export class Retention {
   }
 
   /** Says what will be deleted, and deletes it from an hour later on, every hour what has become too old. */
-  async start(exclusive: Exclusive): Promise<void> {
+  async start(exclusive: WriteLock): Promise<void> {
     if (this.#days === 0) return
     const wanted = this.#wanted()
     const [row] = await this.#store.readInternal<{ events: number }>(
@@ -72,7 +74,7 @@ export class Retention {
   }
 
   /** Moves the horizon to where it is to be, and removes what is below it; does nothing where there is nothing to do. */
-  async advance(exclusive: Exclusive): Promise<void> {
+  async advance(exclusive: WriteLock): Promise<void> {
     if (this.#days === 0) return
     await exclusive(async () => {
       await this.load()

@@ -3,15 +3,15 @@
  * label has few values, known from the code. A new metric is one entry: in MEASURED where something is told as it happens,
  * in READ where something that counts already is asked when a scrape comes.
  */
-import { readFileSync } from 'node:fs'
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client'
-import type { FinishedQuery } from '../clickhouse/store.ts'
 import type { AnswerCache } from '../analytics/result-cache.ts'
-import type { TenantLimits } from '../limits/tenant-limits.ts'
-import type { SelfCheck } from '../http/routes/operations.ts'
-import type { Budget } from '../ingest/post-events.ts'
-import type { Receipt } from '../ingest/deduplicate.ts'
+import type { FinishedQuery } from '../clickhouse/query-log.ts'
 import type { Group, Writer } from '../ingest/batch-writer.ts'
+import type { Receipt } from '../ingest/deduplicate.ts'
+import type { Budget } from '../limits/byte-budget.ts'
+import type { Limits } from '../limits/index.ts'
+import type { SelfCheck } from '../maintenance/self-check.ts'
+import { VERSION } from '../version.ts'
 
 /** Seconds. A kept answer takes 0.1 ms, `SELECT 1` 2 to 5 ms, a question at most QUERY_TIMEOUT_SECONDS. */
 const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
@@ -88,7 +88,7 @@ const MEASURED = (registers: Registry[]) => ({
 /** What counts or knows it already. */
 export interface Sources {
   readonly cache: AnswerCache
-  readonly limits: TenantLimits
+  readonly limits: Limits
   readonly writer: Writer
   readonly memory: Budget
   readonly selfCheck: SelfCheck
@@ -150,15 +150,15 @@ const READ: readonly Read[] = [
     help: 'Questions that have a place (running) or wait for one (waiting).',
     kind: 'gauge',
     label: 'state',
-    read: ({ limits: { load } }) => ({ running: load.running, waiting: load.waiting }),
+    read: ({ limits: { slots: { load } } }) => ({ running: load.running, waiting: load.waiting }),
   },
-  { name: 'agnt_exports', help: 'Exports that are being sent.', kind: 'gauge', read: ({ limits }) => limits.openExports },
+  { name: 'agnt_exports', help: 'Exports that are being sent.', kind: 'gauge', read: ({ limits }) => limits.exports.total },
   {
     name: 'agnt_refused_total',
     help: 'Requests turned away: rate (RATE_LIMIT_PER_SECOND), tenant (its questions), service (all questions), exports, ingest (INGEST_QUEUE_MB).',
     kind: 'counter',
     label: 'reason',
-    read: ({ limits, memory }) => ({ ...limits.refused, ingest: memory.refused }),
+    read: ({ limits, memory }) => ({ rate: limits.rate.refused, ...limits.slots.refused, exports: limits.exports.refused, ingest: memory.refused }),
   },
   {
     name: 'agnt_drift',
@@ -187,9 +187,6 @@ const READ: readonly Read[] = [
     read: () => ({ [VERSION]: 1 }),
   },
 ]
-
-/** Of package.json. */
-export const VERSION = (JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }).version
 
 export class Metrics {
   readonly registry = new Registry()

@@ -6,34 +6,11 @@
 import { randomUUID } from 'node:crypto'
 import type { Context, MiddlewareHandler } from 'hono'
 import { matchedRoutes } from 'hono/route'
-import type { FinishedQuery } from '../clickhouse/store.ts'
+import type { FinishedQuery } from '../clickhouse/query-log.ts'
 import type { Level, Log } from '../log.ts'
 import type { Metrics } from './metrics.ts'
+import type { Observed, Sent } from './request-context.ts'
 import type { RequestSpan, Tracing } from './tracing.ts'
-
-/** A request under way; those who handle it write down what they know. */
-export interface Observed {
-  readonly id: string
-  /** Of the token, once it is verified. */
-  tenant?: string
-  /** Its own; who waits for an answer that somebody else asked for has none. */
-  readonly queries: FinishedQuery[]
-  /** Of an answer that is no success: how loud it is to be told, and of what. */
-  failure?: { level: Level; cause: unknown; stack?: string }
-  /** Of an answer that is still being sent when it is returned. */
-  sending?: Promise<Sent>
-}
-
-/** What became of an export. */
-export interface Sent {
-  readonly outcome: 'ok' | 'failed' | 'cancelled'
-  readonly bytes: number
-}
-
-export interface RequestVariables {
-  readonly requestId: string
-  readonly observed: Observed
-}
 
 export interface RequestObserver {
   readonly log: Log

@@ -7,13 +7,13 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Context, SpanContext } from '@opentelemetry/api'
-import type { FinishedQuery } from '../clickhouse/store.ts'
+import type { FinishedQuery } from '../clickhouse/query-log.ts'
 import type { Config } from '../config.ts'
-import type { Receipt } from '../ingest/deduplicate.ts'
 import type { Group } from '../ingest/batch-writer.ts'
+import type { Receipt } from '../ingest/deduplicate.ts'
 import type { Log } from '../log.ts'
-import { VERSION } from './metrics.ts'
-import type { Sent } from './requests.ts'
+import { VERSION } from '../version.ts'
+import type { Sent } from './request-context.ts'
 
 export interface RequestSpan {
   readonly traceId: string

@@ -7,25 +7,59 @@
  * with less work. The same users are in both: of a range that has both kinds, each query gives the set of its users.
  */
 import { countDistinct } from '../clickhouse/bitmap.ts'
-import { AS_WRITTEN, SPLIT_EARLY, tenantSql, type Store } from '../clickhouse/store.ts'
-import { MIN_INSTANT } from '../time/calendar.ts'
-import { NOTHING, type TotalsRow } from '../analytics/figures.ts'
-import { ASSISTANT_LEVELS, DAY, FLEET_LEVELS, QUARTER, type Parts, type Range } from './granularities.ts'
+import { AS_WRITTEN, SPLIT_EARLY } from '../clickhouse/query-settings.ts'
+import type { Store } from '../clickhouse/store.ts'
+import { tenantSql } from '../clickhouse/tenant-filter.ts'
+import type { Range } from '../domain/time-range.ts'
+import { MIN_INSTANT } from '../time/instant.ts'
+import { ASSISTANT_LEVELS, DAY, FLEET_LEVELS, QUARTER } from './granularities.ts'
 import {
   COUNTS,
-  entryOf,
   filters,
   inRaw,
   inSpans,
   isOneRun,
   partParams,
-  partsOf,
   RAW_ENTRY,
   SPAN_ENTRY,
   spanParams,
   TOKENS_AND_LAST,
-  type Scope,
-} from './plan.ts'
+} from './plan-sql.ts'
+import { entryOf, type Parts, partsOf } from './plan.ts'
+import type { Scope } from './scope.ts'
+
+/** Sums and distinct users of one range. */
+export interface TotalsRow {
+  incomingMessages: number
+  outgoingMessages: number
+  tasksInitiated: number
+  tasksCompleted: number
+  /** USD */
+  cost: number
+  inputTokens: number
+  outputTokens: number
+  activeUsers: number
+  /** Distinct assistants with an event; 0 where they were not asked for. */
+  assistants: number
+  /** Epoch milliseconds of the last event, 0 where there was none. */
+  lastAt: number
+}
+
+/** What an answer's figures are made of; the rest of a TotalsRow is for the overview. */
+export type Figures = Omit<TotalsRow, 'assistants'>
+
+export const NOTHING: TotalsRow = Object.freeze({
+  incomingMessages: 0,
+  outgoingMessages: 0,
+  tasksInitiated: 0,
+  tasksCompleted: 0,
+  cost: 0,
+  inputTokens: 0,
+  outputTokens: 0,
+  activeUsers: 0,
+  assistants: 0,
+  lastAt: 0,
+})
 
 /** What is summed. Users take as long as all the rest, which is why there is a way to do without. */
 export type Wanted = 'counts' | 'figures' | 'figures and assistants'

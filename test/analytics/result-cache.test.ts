@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { AnswerCache, type Kept } from '../../src/analytics/result-cache.ts'
-import type { Range } from '../../src/rollups/granularities.ts'
+import type { Range } from '../../src/domain/time-range.ts'
 
 const NOW = Date.parse('2026-03-01T12:00:00Z')
 /** A range that is over. */

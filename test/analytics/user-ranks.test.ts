@@ -1,12 +1,13 @@
 /** The ranking of users from lists of the most active, against the whole log: fresh lists, old ones, none, and users alike. */
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
-import { cut, USER_LEVELS } from '../../src/rollups/granularities.ts'
+import { USER_LEVELS } from '../../src/rollups/granularities.ts'
 import { Store } from '../../src/clickhouse/store.ts'
 import { UserRanks } from '../../src/analytics/user-ranks.ts'
 import { compare } from '../compare.ts'
 import { random } from '../ingest/events.ts'
 import { EVENT_TYPES, Reference, type Asked, type SentEvent } from '../reference.ts'
 import { startService, type TestService } from '../support.ts'
+import { cut } from '../../src/rollups/plan.ts'
 
 const NOW = '2026-03-01T12:00:00.000Z'
 const WHOLE = { startDate: '2026-01-10', endDate: '2026-03-01' }

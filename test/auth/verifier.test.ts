@@ -16,9 +16,11 @@ import {
 } from 'jose'
 import { afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
 import { ConfigError, readConfig } from '../../src/config.ts'
-import { createVerifier, requireScope, type Verifier, type VerifierOptions } from '../../src/auth/verifier.ts'
+import { createVerifier, type Verifier } from '../../src/auth/verifier.ts'
 import { ApiError, errorBody } from '../../src/domain/errors.ts'
 import { LOCAL_ISSUER, loadLocalKey, signLocalToken } from '../../src/auth/local-key.ts'
+import { requireScope } from '../../src/auth/principal.ts'
+import type { VerifierOptions } from '../../src/auth/signing-keys.ts'
 
 vi.mock('jose', async (original) => {
   const jose = await original<typeof import('jose')>()

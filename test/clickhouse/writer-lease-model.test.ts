@@ -134,7 +134,7 @@ function* next(world: World, rules: Rules): Generator<World> {
   const lastTerm = world.terms.length - 1
   if (lastTerm >= 0 && !world.terms[lastTerm]?.over) yield changed((copy) => ((copy.terms[lastTerm] as Term).over = true))
   for (const [at, { state, term, token }] of world.inserts.entries()) {
-    const to = (next: Insert['state']) => changed((copy) => ((copy.inserts[at] as Insert).state = next))
+    const to = (become: Insert['state']) => changed((copy) => ((copy.inserts[at] as Insert).state = become))
     if (state === 'travelling') yield to(rules.refuseLate && world.terms[term]?.over ? 'refused' : 'running')
     if (state === 'running') {
       yield changed((copy) => {

@@ -1,4 +1,5 @@
 /** The right to write, where instances share a database. */
+import { EventEmitter, once } from 'node:events'
 import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, inject, test, vi } from 'vitest'
@@ -29,11 +30,10 @@ const written = async () => (await service.rows<{ who: string }>('SELECT who FRO
 
 /** An insert whose body is held back until `release` is called. */
 function stalled(who: string, until: string) {
-  let release = () => {}
-  const held = new Promise<void>((resolve) => (release = resolve))
+  const hold = new EventEmitter()
   async function* body() {
     yield Buffer.from(`["${who}"`)
-    await held
+    await once(hold, 'end')
     yield Buffer.from(']')
   }
   const result = store.writer.exec({
@@ -43,7 +43,7 @@ function stalled(who: string, until: string) {
     query_params: { until },
     clickhouse_settings: { wait_end_of_query: 1, input_format_parallel_parsing: 0 },
   })
-  return { result: result.then(({ stream }) => void stream.resume()), release }
+  return { result: result.then(({ stream }) => void stream.resume()), release: () => hold.emit('end') }
 }
 
 describe('the writer lease', () => {

@@ -3,9 +3,10 @@ import type { Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { ENDPOINTS } from '../../src/analytics/endpoints/index.ts'
-import { Store, tenantSql } from '../../src/clickhouse/store.ts'
+import { Store } from '../../src/clickhouse/store.ts'
 import { listen } from '../../src/http/server.ts'
 import { startService, type TestService } from '../support.ts'
+import { tenantSql } from '../../src/clickhouse/tenant-filter.ts'
 
 const ENDLESS = tenantSql(
   'SELECT sum(number) AS n FROM (SELECT number, 1 AS tenant FROM numbers(1000000000000000)) WHERE tenant = {tenant:UInt32}',

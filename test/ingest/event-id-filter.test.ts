@@ -1,7 +1,8 @@
 /** The filter that spares look-ups of ids. Where it says no wrongly, an event is counted twice. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { ID_HASH, IdFilter, idHash } from '../../src/ingest/event-id-filter.ts'
+import { IdFilter, idHash } from '../../src/ingest/event-id-filter.ts'
 import { startService, type TestService } from '../support.ts'
+import { ID_HASH } from '../../src/clickhouse/event-ids.ts'
 
 describe('the hash is the one that ClickHouse computes', () => {
   let service: TestService

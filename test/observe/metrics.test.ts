@@ -1,10 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, describe, expect, inject, test } from 'vitest'
-import { Store, tenantSql } from '../../src/clickhouse/store.ts'
+import { Store } from '../../src/clickhouse/store.ts'
 import { Metrics } from '../../src/observe/metrics.ts'
 import { startService, type TestService } from '../support.ts'
 import { authorization } from '../tokens.ts'
 import { samplesOf, valueOf, type Sample } from './exposition.ts'
+import { tenantSql } from '../../src/clickhouse/tenant-filter.ts'
 
 const RANGE = { startDate: '2026-02-01', endDate: '2026-02-02' }
 const TOKEN = 'of-a-scraper-0123456789'

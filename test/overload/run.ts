@@ -7,7 +7,7 @@
  * bounded; and when the load ends it is its old self within five seconds.
  *
  * How long an accepted call may take follows from the design. A question waits its turn for WAIT_MS at most
- * (src/limits/tenant-limits.ts) and has then to be answered while the other places are busy too, and the machine with refusing:
+ * (src/limits/query-slots.ts) and has then to be answered while the other places are busy too, and the machine with refusing:
  * ANSWER_MS is what that may take. A batch of events waits for those before it and is given up after PATIENCE_MS
  * (src/ingest/batch-writer.ts).
  *
@@ -16,7 +16,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
-import { WAIT_MS } from '../../src/limits/tenant-limits.ts'
+import { WAIT_MS } from '../../src/limits/query-slots.ts'
 import { callOf, COMPANIES, fleet, randomOf, type Call } from './fleet.ts'
 import { Load, type Sample, type Target } from './load.ts'
 import { startService, type RunningService } from './service.ts'

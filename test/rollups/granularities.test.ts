@@ -5,24 +5,22 @@ import {
   ACROSS_LEVELS,
   ASSISTANT_LEVELS,
   COARSE,
-  cut,
   CUTS,
   DAY,
   DAY_ACROSS,
   endOf,
   FLEET_LEVELS,
-  lateLevels,
   QUARTER,
   SEALED,
   SPLIT_DAY,
   splitLevel,
   THREE_HOURS,
   USER_LEVELS,
-  type Parts,
-  type Range,
 } from '../../src/rollups/granularities.ts'
-import { cutAll } from '../../src/rollups/plan.ts'
-import { periodsBetween } from '../../src/time/calendar.ts'
+import { periodsBetween } from '../../src/time/periods.ts'
+import type { Range } from '../../src/domain/time-range.ts'
+import { lateLevels } from '../../src/rollups/state.ts'
+import { cut, cutAll, type Parts } from '../../src/rollups/plan.ts'
 
 const LEVELS = [QUARTER, THREE_HOURS, DAY, DAY_ACROSS, ...COARSE]
 const DAY_MS = 86_400_000

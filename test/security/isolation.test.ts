@@ -6,10 +6,11 @@
  * where both companies live. The same checks are then run against broken builds, which they must catch.
  */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { Store, tenantSql, type Asker, type TenantSql } from '../../src/clickhouse/store.ts'
+import { type Asker, Store } from '../../src/clickhouse/store.ts'
 import { AnswerCache } from '../../src/analytics/result-cache.ts'
 import { queryString, type Caller, type Params } from '../support.ts'
 import { CROWD_DAY, eventsOf, startWorld, type Company, type Question, type Seen, type World } from './companies.ts'
+import { tenantSql, type TenantSql } from '../../src/clickhouse/tenant-filter.ts'
 
 const PATHS = [
   'overview',

@@ -1,21 +1,9 @@
 import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import {
-  MAX_INSTANT,
-  MIN_INSTANT,
-  PERIODS,
-  addDays,
-  isTimeZone,
-  nextPeriod,
-  offsetAt,
-  parseInstant,
-  periodKey,
-  periodsBetween,
-  startOfPeriod,
-  toIso,
-  type Instant,
-  type Period,
-} from '../../src/time/calendar.ts'
+import { addDays, nextPeriod, type Period, periodKey, PERIODS, periodsBetween, startOfPeriod } from '../../src/time/periods.ts'
+import { type Instant, MAX_INSTANT, MIN_INSTANT } from '../../src/time/instant.ts'
+import { isTimeZone, offsetAt } from '../../src/time/zones.ts'
+import { parseInstant, toIso } from '../../src/time/iso8601.ts'
 
 const HOUR = 3_600_000
 const DAY = 24 * HOUR

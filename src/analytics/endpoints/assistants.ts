@@ -1,17 +1,14 @@
 /** GET /analytics/assistants: what each assistant did in the range, busiest first, and which fell idle. */
-import { MANY_ROWS, tenantSql, type Store } from '../../clickhouse/store.ts'
-import { toIso } from '../../time/calendar.ts'
-import { endpoint } from '../endpoint.ts'
-import { NOTHING, toChange, toMetrics, type Figures } from '../figures.ts'
-import { ACROSS_LEVELS, type Range } from '../../rollups/granularities.ts'
-import { common, range } from '../parameters.ts'
+import { MANY_ROWS } from '../../clickhouse/query-settings.ts'
+import type { Store } from '../../clickhouse/store.ts'
+import { tenantSql } from '../../clickhouse/tenant-filter.ts'
+import type { Range } from '../../domain/time-range.ts'
+import { ACROSS_LEVELS } from '../../rollups/granularities.ts'
 import {
-  entryOf,
   filters,
   inRaw,
   inSpans,
   partParams,
-  partsOf,
   RAW_ENTRY,
   RAW_SUMMED,
   rowsOf,
@@ -19,8 +16,14 @@ import {
   spanParams,
   SUMMED,
   SUMS,
-  type Scope,
-} from '../../rollups/plan.ts'
+} from '../../rollups/plan-sql.ts'
+import { entryOf, partsOf } from '../../rollups/plan.ts'
+import type { Scope } from '../../rollups/scope.ts'
+import { type Figures, NOTHING } from '../../rollups/sums.ts'
+import { toIso } from '../../time/iso8601.ts'
+import { endpoint } from '../endpoint.ts'
+import { toChange, toMetrics } from '../figures.ts'
+import { common, range } from '../parameters.ts'
 
 export const assistants = endpoint({
   parameters: { ...range, ...common },

@@ -1,14 +1,18 @@
 /** GET /analytics/events: the raw log, newest first, by page or by cursor. */
-import { FEW_ROWS, tenantSql, type Store } from '../../clickhouse/store.ts'
+import { FEW_ROWS } from '../../clickhouse/query-settings.ts'
+import type { Store } from '../../clickhouse/store.ts'
+import { tenantSql } from '../../clickhouse/tenant-filter.ts'
 import { badRequest } from '../../domain/errors.ts'
-import { toIso, type Instant } from '../../time/calendar.ts'
-import { endpoint } from '../endpoint.ts'
-import { eventsFile, selection, selectionParams, type Cutting } from '../export/events-file.ts'
-import { toMetrics } from '../figures.ts'
-import { fileHeaders, format, formatOf, type FileFormat } from '../export/formats.ts'
-import { common, eventType, openLimit, range, skip, text, type EventType } from '../parameters.ts'
-import type { Scope } from '../../rollups/plan.ts'
+import type { EventType } from '../../domain/event.ts'
+import type { Scope } from '../../rollups/scope.ts'
 import { totalsOf } from '../../rollups/sums.ts'
+import type { Instant } from '../../time/instant.ts'
+import { toIso } from '../../time/iso8601.ts'
+import { endpoint } from '../endpoint.ts'
+import { type Cutting, eventsFile, type Position, selection, selectionParams } from '../export/events-file.ts'
+import { fileHeaders, format, formatOf, type FileFormat } from '../export/formats.ts'
+import { toMetrics } from '../figures.ts'
+import { common, eventType, openLimit, range, skip, text } from '../parameters.ts'
 
 /** Events of a page where no limit is given. */
 const PAGE_SIZE = 50
@@ -111,12 +115,6 @@ function page(store: Store, scope: Scope, wanted: Cutting & { readonly size: num
     { ...selectionParams(wanted, scope), size: wanted.size + 1 },
     scope.users ? {} : FEW_ROWS,
   )
-}
-
-/** The last event of a page; the next page begins after it in (timestamp, id) order. */
-export interface Position {
-  at: Instant
-  id: string
 }
 
 function writeCursor({ at, id }: Position): string {

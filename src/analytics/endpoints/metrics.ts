@@ -1,10 +1,11 @@
 /** GET /analytics/metrics: one entry per calendar day, ISO week or month that the range touches, zeros included. */
 import { badRequest } from '../../domain/errors.ts'
-import { periodsBetween, toIso } from '../../time/calendar.ts'
+import { NOTHING, totalsOf } from '../../rollups/sums.ts'
+import { toIso } from '../../time/iso8601.ts'
+import { periodsBetween } from '../../time/periods.ts'
 import { endpoint } from '../endpoint.ts'
-import { NOTHING, toMetrics } from '../figures.ts'
+import { toMetrics } from '../figures.ts'
 import { common, range, requiredPeriod } from '../parameters.ts'
-import { totalsOf } from '../../rollups/sums.ts'
 
 /** 27 years of days: 100 queries and 3 MB. */
 const MAX_ENTRIES = 10_000

@@ -1,9 +1,10 @@
 /** GET /analytics/rolling: the last `window` × 24 hours, the same before it, how each figure moved, and a daily series. */
-import { periodsBetween, toIso } from '../../time/calendar.ts'
+import { NOTHING, seriesOf } from '../../rollups/sums.ts'
+import { toIso } from '../../time/iso8601.ts'
+import { periodsBetween } from '../../time/periods.ts'
 import { endpoint } from '../endpoint.ts'
-import { NOTHING, toChange, toMetrics } from '../figures.ts'
+import { toChange, toMetrics } from '../figures.ts'
 import { common, endDate, window } from '../parameters.ts'
-import { seriesOf } from '../../rollups/sums.ts'
 
 const DAY_MS = 86_400_000
 

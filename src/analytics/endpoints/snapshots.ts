@@ -1,11 +1,12 @@
 /** GET /analytics/snapshots: one row a day, week or month, streamed in whatever format a BI tool reads. */
-import { periodsBetween, toIso } from '../../time/calendar.ts'
-import { endpoint, type Question } from '../endpoint.ts'
-import { toMetrics, type Metrics } from '../figures.ts'
-import { fileHeaders, format, formatOf, type Format } from '../export/formats.ts'
-import { common, period, range } from '../parameters.ts'
-import { parquetOf, type Column } from '../export/parquet.ts'
 import { totalsOf } from '../../rollups/sums.ts'
+import { toIso } from '../../time/iso8601.ts'
+import { periodsBetween } from '../../time/periods.ts'
+import { endpoint, type Question } from '../endpoint.ts'
+import { fileHeaders, format, formatOf, type Format } from '../export/formats.ts'
+import { parquetOf, type Column } from '../export/parquet.ts'
+import { toMetrics, type Metrics } from '../figures.ts'
+import { common, period, range } from '../parameters.ts'
 
 /** So many rows are asked for and written at a time, whatever the length of the range. */
 const ROWS_A_QUERY = 100

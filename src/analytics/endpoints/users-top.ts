@@ -1,26 +1,19 @@
 /**
  * GET /analytics/users/top: the most active users of the range; ties break by user id. Who may be on the list comes from
- * lists of the spans' most active (user-ranks.ts), or else from all users; then the figures of those few are read.
+ * lists of the spans' most active (../user-ranks.ts), or else from all users; then the figures of those few are read.
  */
-import { MANY_ROWS, tenantSql, type Store } from '../../clickhouse/store.ts'
-import { toIso } from '../../time/calendar.ts'
+import { MANY_ROWS } from '../../clickhouse/query-settings.ts'
+import type { Store } from '../../clickhouse/store.ts'
+import { tenantSql } from '../../clickhouse/tenant-filter.ts'
+import { USER_LEVELS } from '../../rollups/granularities.ts'
+import { filters, inRaw, inSpans, partParams, RAW_SUMMED, rowsOf, spanParams, SUMMED, SUMS } from '../../rollups/plan-sql.ts'
+import { type Parts, partsOf } from '../../rollups/plan.ts'
+import type { Scope } from '../../rollups/scope.ts'
+import type { TotalsRow } from '../../rollups/sums.ts'
+import { toIso } from '../../time/iso8601.ts'
 import { endpoint } from '../endpoint.ts'
-import { toMetrics, type TotalsRow } from '../figures.ts'
-import { USER_LEVELS, type Parts } from '../../rollups/granularities.ts'
+import { toMetrics } from '../figures.ts'
 import { common, limit, range } from '../parameters.ts'
-import {
-  filters,
-  inRaw,
-  inSpans,
-  partParams,
-  partsOf,
-  RAW_SUMMED,
-  rowsOf,
-  spanParams,
-  SUMMED,
-  SUMS,
-  type Scope,
-} from '../../rollups/plan.ts'
 
 export const usersTop = endpoint({
   parameters: { ...range, limit: limit(10, 'Users on the list.'), ...common },

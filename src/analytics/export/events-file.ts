@@ -1,10 +1,12 @@
 /** The events of a range as a file, newest first as everywhere, written by ClickHouse and passed on as it comes. */
-import { dateTime64, tenantSql, type Store } from '../../clickhouse/store.ts'
-import type { Instant } from '../../time/calendar.ts'
-import type { Position } from '../endpoints/events.ts'
+import { dateTime64 } from '../../clickhouse/parameters.ts'
+import type { Store } from '../../clickhouse/store.ts'
+import { tenantSql } from '../../clickhouse/tenant-filter.ts'
+import type { EventType } from '../../domain/event.ts'
+import { filters } from '../../rollups/plan-sql.ts'
+import type { Scope } from '../../rollups/scope.ts'
+import type { Instant } from '../../time/instant.ts'
 import type { FileFormat } from './formats.ts'
-import type { EventType } from '../parameters.ts'
-import { filters, type Scope } from '../../rollups/plan.ts'
 
 /** Which events; `size` undefined means all of them. */
 export interface Cutting {
@@ -78,3 +80,9 @@ const LINE = `concat(
   ',"model":', if(model = '', 'null', toJSONString(CAST(model, 'String'))),
   ',"traceId":', if(trace_id = '', 'null', toJSONString(trace_id)),
   ',"metadata":', if(metadata = '', 'null', metadata), '}')`
+
+/** The last event of a page; the next page begins after it in (timestamp, id) order. */
+export interface Position {
+  at: Instant
+  id: string
+}

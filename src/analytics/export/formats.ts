@@ -1,6 +1,7 @@
 /** The formats of `events` and `snapshots`: which one a caller asks for, and the headers of a file. */
 import { ApiError } from '../../domain/errors.ts'
-import { toIso, type Instant } from '../../time/calendar.ts'
+import type { Instant } from '../../time/instant.ts'
+import { toIso } from '../../time/iso8601.ts'
 import { choice } from '../parameters.ts'
 
 export const FORMATS = ['json', 'ndjson', 'csv', 'parquet'] as const

@@ -3,7 +3,7 @@
  * child is told in `server.ts`.
  *
  *     <dataDir>/clickhouse/   the data, ClickHouse's own layout
- *     <dataDir>/backups/      backups (backup.ts)
+ *     <dataDir>/backups/      backups (src/maintenance/backup.ts)
  *     <dataDir>/run/          configuration, written anew at every start, and clickhouse.log (warnings, 2 MB at most)
  */
 import { fork } from 'node:child_process'

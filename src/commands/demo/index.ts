@@ -1,14 +1,14 @@
 /**
  * `npm run demo`: the service on a DATA_DIR of its own, with a month of made-up traffic up to now in the company "demo",
- * and more as time passes. A later start goes on where the last one was: the ids tell what is there (demo-traffic.ts).
+ * and more as time passes. A later start goes on where the last one was: the ids tell what is there (traffic.ts).
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { ApiError } from '../../domain/errors.ts'
 import { checkEvent } from '../../ingest/check-event.ts'
 import type { Batch } from '../../ingest/deduplicate.ts'
 import { run, type Service } from '../../run.ts'
-import { eventsOfHour, FINDINGS, HISTORY_HOURS, HOUR_MS, readDemoId, type DemoEvent, type Hour } from './traffic.ts'
 import { formatCount, Progress } from '../progress.ts'
+import { eventsOfHour, FINDINGS, HISTORY_HOURS, HOUR_MS, readDemoId, type DemoEvent, type Hour } from './traffic.ts'
 
 const ORG = 'demo'
 const BATCH_EVENTS = 20_000

@@ -5,7 +5,7 @@
  *
  * Four things are hidden in it, at fixed distances from the anchor: see FINDINGS.
  */
-import type { EventType } from '../../analytics/parameters.ts'
+import type { EventType } from '../../domain/event.ts'
 
 /** An hour is a number here: hours since 1970-01-01T00:00Z. */
 export type Hour = number

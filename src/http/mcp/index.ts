@@ -9,10 +9,12 @@ import type { Transport } from '@modelcontextprotocol/sdk/shared/transport.js'
 import type { CallToolResult, GetPromptResult, Tool } from '@modelcontextprotocol/sdk/types.js'
 import type { Context } from 'hono'
 import { ENDPOINTS } from '../../analytics/endpoints/index.ts'
-import { requireScope, type Verifier } from '../../auth/verifier.ts'
+import { requireScope } from '../../auth/principal.ts'
+import type { Verifier } from '../../auth/verifier.ts'
 import { ApiError, type Complaint } from '../../domain/errors.ts'
-import type { TenantLimits } from '../../limits/tenant-limits.ts'
-import type { Observed } from '../../observe/requests.ts'
+import type { Limits } from '../../limits/index.ts'
+import type { Observed } from '../../observe/request-context.ts'
+import { VERSION } from '../../version.ts'
 import { parametersOf, WORDS } from '../reference/document.ts'
 
 type Path = keyof typeof ENDPOINTS
@@ -21,7 +23,7 @@ export interface McpParts {
   /** The service itself. */
   readonly request: (url: string, init: RequestInit) => Response | Promise<Response>
   readonly verifier: Verifier
-  readonly limits: TenantLimits
+  readonly limits: Limits
   /** Origins whose pages may call. */
   readonly origins: readonly string[]
 }
@@ -74,7 +76,7 @@ export function createMcp(parts: McpParts): (c: Context) => Promise<Response> {
     const principal = await parts.verifier.verify(authorization)
     ;(c.get('observed') as Observed).tenant = principal.tenant
     requireScope(principal, 'analytics:read')
-    const headers = new Headers(parts.limits.count(principal.tenant))
+    const headers = new Headers(parts.limits.rate.count(principal.tenant))
     headers.set('Cache-Control', 'no-store')
 
     // 230 ms of loading, which the start of the service is spared.
@@ -83,7 +85,7 @@ export function createMcp(parts: McpParts): (c: Context) => Promise<Response> {
     const session = c.req.header('Mcp-Session-Id')
     const keyOf = (id: string | number) => JSON.stringify([principal.tenant, session, id])
     const server = new sdk.Server(
-      { name: 'agnt-analytics', title: 'AGNT Analytics', version: '1' },
+      { name: 'agnt-analytics', title: 'AGNT Analytics', version: VERSION },
       { capabilities: { tools: {}, prompts: {} }, instructions: INSTRUCTIONS, jsonSchemaValidator: sdk.validator },
     )
     server.setRequestHandler(sdk.ListToolsRequestSchema, () => ({ tools }))

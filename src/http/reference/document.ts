@@ -5,13 +5,16 @@
 import { readFileSync } from 'node:fs'
 import { toJsonSchema, toJsonSchemaDefs, type ConversionConfig } from '@valibot/to-json-schema'
 import * as v from 'valibot'
-import { ANSWERS, BACKED_UP, ERROR_CODES, Liveness, NAMED, Readiness, RECEIVED, RECONCILED, REMOVED } from '../../analytics/answers.ts'
+import { ANSWERS } from '../../analytics/answers.ts'
 import { ENDPOINTS } from '../../analytics/endpoints/index.ts'
 import { MEDIA_TYPES } from '../../analytics/export/formats.ts'
-import { MAX_ID_LENGTH } from '../../analytics/parameters.ts'
-import { backupParameters, reconcileParameters } from '../routes/operations.ts'
-import { MAX_BYTES, MAX_EVENTS } from '../../ingest/post-events.ts'
+import { ERROR_CODES } from '../../domain/errors.ts'
+import { MAX_ID_LENGTH } from '../../domain/event.ts'
 import { sentEvent } from '../../ingest/event-schema.ts'
+import { VERSION } from '../../version.ts'
+import { BACKED_UP, Liveness, NAMED, Readiness, RECEIVED, RECONCILED, REMOVED } from '../response-schemas.ts'
+import { backupParameters, reconcileParameters } from '../routes/operations.ts'
+import { MAX_BYTES, MAX_EVENTS } from '../routes/post-events.ts'
 
 type Path = keyof typeof ENDPOINTS
 
@@ -515,7 +518,7 @@ export function openApi(): OpenApi {
     openapi: '3.1.0',
     info: {
       title: 'AGNT Analytics',
-      version: '1.0.0',
+      version: VERSION,
       summary: 'How a fleet of AI assistants is doing.',
       description: INTRODUCTION,
       license: { name: 'MIT', identifier: 'MIT' },

@@ -3,19 +3,21 @@ import { createHash, timingSafeEqual } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Hono } from 'hono'
 import type { Registry } from 'prom-client'
-import { ApiError, badRequest, unavailable } from '../../domain/errors.ts'
 import { readParameters, choice, moment, text } from '../../analytics/parameters.ts'
-import { BACKUP_NAME, BackupError, type Backups } from '../../maintenance/backup.ts'
+import { requireScope } from '../../auth/principal.ts'
+import type { Verifier } from '../../auth/verifier.ts'
 import type { Store } from '../../clickhouse/store.ts'
-import { reconcile, type Reconciliation } from '../../maintenance/reconcile.ts'
-import type { Rebuilds } from '../../maintenance/backfill.ts'
-import type { Retention } from '../../maintenance/retention.ts'
-import type { Seals } from '../../maintenance/compaction.ts'
-import type { Writer } from '../../ingest/batch-writer.ts'
-import type { Log } from '../../log.ts'
+import { ApiError, badRequest, unavailable } from '../../domain/errors.ts'
 import type { Names } from '../../ids/dictionary.ts'
-import { MAX_INSTANT, MIN_INSTANT, toIso } from '../../time/calendar.ts'
-import { requireScope, type Verifier } from '../../auth/verifier.ts'
+import type { Writer } from '../../ingest/batch-writer.ts'
+import type { Rebuilds } from '../../maintenance/backfill.ts'
+import { BACKUP_NAME, BackupError, type Backups } from '../../maintenance/backup.ts'
+import type { Seals } from '../../maintenance/compaction.ts'
+import { reconcile, type Reconciliation } from '../../maintenance/reconcile.ts'
+import type { Retention } from '../../maintenance/retention.ts'
+import type { SelfCheck } from '../../maintenance/self-check.ts'
+import { MAX_INSTANT, MIN_INSTANT } from '../../time/instant.ts'
+import { toIso } from '../../time/iso8601.ts'
 
 export interface OperationsParts {
   readonly store: Store
@@ -27,7 +29,6 @@ export interface OperationsParts {
   readonly verifier: Verifier
   readonly backups: Backups
   readonly clock: () => number
-  readonly log: Log
   /** Told which answers a repair may have changed. */
   readonly onRepaired?: (tenant: number, moments: readonly number[]) => void
 }
@@ -46,45 +47,6 @@ export interface ProbeParts {
 
 /** Whoever probes waits for seconds at most, and what does not answer in time is out of reach for callers too. */
 const PROBE_MS = 2_000
-
-/** The self-check compares this much; older days were compared when they were young. */
-const SELF_CHECK_MS = 2 * 86_400_000
-
-/** Compares the last days with the raw log every so often; the result is part of /health/ready. */
-export class SelfCheck {
-  readonly #parts: OperationsParts
-  readonly #timer: NodeJS.Timeout | undefined
-  /** Drifted days found last time, and when that was (epoch milliseconds); null before the first check. */
-  last: { drift: number; at: number } | null = null
-  /** Checks that could not be done. */
-  failures = 0
-
-  /** @param minutes between two checks; 0 switches them off */
-  constructor(parts: OperationsParts, minutes: number) {
-    this.#parts = parts
-    if (minutes > 0) this.#timer = setInterval(() => void this.run(), minutes * 60_000).unref()
-  }
-
-  async run(): Promise<void> {
-    const { store, seals, rebuilds, retention, writer, clock, log } = this.#parts
-    // What is not complete differs, and is not read.
-    if (rebuilds.pending.size > 0) return
-    try {
-      const now = clock()
-      const range = { from: now - SELF_CHECK_MS, to: now, repair: false, horizon: retention.horizon }
-      const { drift } = await reconcile(store, seals, (work) => writer.exclusive(work), range)
-      this.last = { drift: drift.length, at: now }
-      if (drift.length > 0) log('error', 'rollups differ from the raw log: run npm run reconcile', { days: drift.length })
-    } catch (error) {
-      this.failures++
-      log('warn', 'the self-check failed', { error: String(error) })
-    }
-  }
-
-  stop(): void {
-    clearInterval(this.#timer)
-  }
-}
 
 export const reconcileParameters = {
   startDate: moment('Compares from here on; from the first event where not given.', '2011-02-18'),

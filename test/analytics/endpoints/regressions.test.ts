@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { addDays, sameTime } from '../../../src/time/calendar.ts'
-import { comparedRanges } from '../../../src/analytics/endpoints/regressions.ts'
+import { addDays, sameTime } from '../../../src/time/periods.ts'
+import { comparedRanges } from '../../../src/analytics/regressions/ranges.ts'
 import { startService, type Caller, type Params, type TestService } from '../../support.ts'
 
 /** A Sunday morning. */

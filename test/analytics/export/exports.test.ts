@@ -9,11 +9,12 @@ import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { negotiate } from '../../../src/analytics/export/formats.ts'
-import { Store, type TenantSql } from '../../../src/clickhouse/store.ts'
+import { Store } from '../../../src/clickhouse/store.ts'
 import { listen } from '../../../src/http/server.ts'
 import { queryString, startService, type Caller, type Params, type TestService } from '../../support.ts'
 import { talk } from '../../sockets.ts'
 import { authorization } from '../../tokens.ts'
+import type { TenantSql } from '../../../src/clickhouse/tenant-filter.ts'
 
 /** What a file must not be broken by, and what a spreadsheet would run. */
 const NASTY = '=cmd()|"calc",\r\n\'x\', "",\tü\u2028\\n;\\N @SUM(1)'

@@ -1,6 +1,6 @@
 import { gzipSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { startService, type Caller, type TestService } from '../support.ts'
+import { startService, type Caller, type TestService } from '../../support.ts'
 
 const NOW = '2026-03-01T12:00:00.000Z'
 const ALL = { startDate: '1970-01-01', endDate: '2026-03-02' }

@@ -1,22 +1,15 @@
 /**
- * How much is done at once, so that no tenant's load is another's outage and too much load is refused while there is
- * still time to do the rest well.
+ * How many questions are asked of ClickHouse at once, so that no tenant's load is another's outage and too much load is
+ * refused while there is still time to do the rest well.
  *
- * A tenant asks at most `perSecond` times a second and has at most `concurrent` questions under way; all tenants
- * together have at most `total`. A question beyond that waits its turn. A place goes to the tenant that has fewest, so
- * one that asks much delays itself and not the one that asks once. What waits is bounded in number and in time: a
- * question starts, or is refused, within WAIT_MS. A 429 says that the tenant asks too much, a 503 that the service as a
- * whole is too busy.
+ * A tenant has at most `concurrent` questions under way; all tenants together have at most `total`. A question beyond that
+ * waits its turn. A place goes to the tenant that has fewest, so one that asks much delays itself and not the one that asks
+ * once. What waits is bounded in number and in time: a question starts, or is refused, within WAIT_MS. A 429 says that the
+ * tenant asks too much, a 503 that the service as a whole is too busy.
  */
 import { availableParallelism } from 'node:os'
-import { ApiError } from '../domain/errors.ts'
-
-interface Bucket {
-  /** Requests left. */
-  tokens: number
-  /** When `tokens` was right, milliseconds. */
-  at: number
-}
+import type { ApiError } from '../domain/errors.ts'
+import { refusal } from './refusal.ts'
 
 interface Waiter {
   enter(): void
@@ -46,36 +39,24 @@ export const WAIT_MS = 2_000
  * wait only this long: as many are answered as before, but early, where otherwise each would be answered WAIT_MS late.
  */
 export const BUSY_WAIT_MS = 250
-/** Beyond this the tenant that has asked nothing for longest is forgotten: it starts again with a full second. */
-const MAX_TENANTS = 10_000
 /**
  * Questions of all tenants at once: as many as the service has connections for, so that what is let in does not wait a
  * second time; and where ClickHouse shares the machine, only so many as keep it busy, since more make each one slower.
  */
 export const PLACES = { server: 64, embedded: 4 * availableParallelism() }
 
-/** Exports of all tenants at once: each holds a connection to ClickHouse for as long as its reader takes. */
-export const MAX_EXPORTS = 32
-
-export class TenantLimits {
-  readonly #perSecond: number
+export class QuerySlots {
   readonly #concurrent: number
   readonly #total: number
-  /** Longest unused first. */
-  readonly #buckets = new Map<string, Bucket>()
   readonly #gates = new Map<string, Gate>()
   /** Gates whose next waiter could start if the service had a place, in the order of their turns. */
   readonly #turns = new Set<Gate>()
   #running = 0
   #waiting = 0
-  /** Exports that are being sent, by tenant. */
-  readonly #exports = new Map<string, number>()
-  #openExports = 0
-  /** Turned away since the start: over `perSecond`, too many of the tenant, too many of all, too many exports. */
-  readonly refused = { rate: 0, tenant: 0, service: 0, exports: 0 }
+  /** Turned away since the start: too many of the tenant, too many of all. */
+  readonly refused = { tenant: 0, service: 0 }
 
-  constructor(perSecond: number, concurrent: number, total: number = PLACES.server) {
-    this.#perSecond = perSecond
+  constructor(concurrent: number, total: number = PLACES.server) {
     this.#concurrent = concurrent
     this.#total = total
   }
@@ -83,33 +64,6 @@ export class TenantLimits {
   /** Questions under way and waiting, of all tenants. */
   get load(): { running: number; waiting: number } {
     return { running: this.#running, waiting: this.#waiting }
-  }
-
-  /** Exports that are being sent, of all tenants. */
-  get openExports(): number {
-    return this.#openExports
-  }
-
-  /**
-   * Counts a request: a token bucket that holds a second's worth.
-   * @returns the headers of draft-ietf-httpapi-ratelimit-headers
-   * @throws ApiError 429 with `Retry-After`
-   */
-  count(tenant: string, now = performance.now()): Record<string, string> {
-    const bucket = this.#buckets.get(tenant) ?? { tokens: this.#perSecond, at: now }
-    this.#buckets.delete(tenant)
-    this.#buckets.set(tenant, bucket)
-    if (this.#buckets.size > MAX_TENANTS) this.#buckets.delete(this.#buckets.keys().next().value as string)
-    bucket.tokens = Math.min(this.#perSecond, bucket.tokens + ((now - bucket.at) / 1000) * this.#perSecond)
-    bucket.at = now
-    const headers = {
-      'RateLimit-Policy': `"tenant";q=${this.#perSecond};w=1`,
-      RateLimit: `"tenant";r=${Math.max(0, Math.floor(bucket.tokens - 1))};t=1`,
-    }
-    if (bucket.tokens < 1) this.refused.rate++
-    if (bucket.tokens < 1) throw refusal(429, `More than ${this.#perSecond} requests a second.`, headers)
-    bucket.tokens--
-    return headers
   }
 
   /**
@@ -139,30 +93,6 @@ export class TenantLimits {
         this.#update(next)
         waiter.enter()
       }
-    }
-  }
-
-  /**
-   * Begins an export. Only its first rows take a place of the tenant, as its length is up to whoever reads it; so the
-   * number of open ones is limited on its own.
-   * @returns to be called when it is over; more than once does no harm
-   * @throws ApiError 429, or 503 where too many of all tenants are
-   */
-  openExport(tenant: string): () => void {
-    const open = this.#exports.get(tenant) ?? 0
-    if (open >= this.#concurrent || this.#openExports >= MAX_EXPORTS) this.refused.exports++
-    if (open >= this.#concurrent) throw refusal(429, 'Too many exports are being sent to this tenant.')
-    if (this.#openExports >= MAX_EXPORTS) throw refusal(503, 'Too many exports are being sent right now.')
-    this.#exports.set(tenant, open + 1)
-    this.#openExports++
-    let closed = false
-    return () => {
-      if (closed) return
-      closed = true
-      this.#openExports--
-      const left = (this.#exports.get(tenant) ?? 1) - 1
-      if (left > 0) this.#exports.set(tenant, left)
-      else this.#exports.delete(tenant)
     }
   }
 
@@ -243,8 +173,3 @@ function withResolvers() {
 }
 
 const busy = () => refusal(503, 'Too many questions are being answered right now.')
-
-const refusal = (status: 429 | 503, message: string, headers: Record<string, string> = {}) =>
-  new ApiError(status, status === 429 ? 'too_many_requests' : 'unavailable', message, {
-    headers: { ...headers, 'Retry-After': '1' },
-  })

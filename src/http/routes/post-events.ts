@@ -3,12 +3,14 @@ import { createHash, randomUUID } from 'node:crypto'
 import { promisify } from 'node:util'
 import { gunzip } from 'node:zlib'
 import type { Context } from 'hono'
-import type { Principal } from '../auth/verifier.ts'
-import { ApiError, badRequest, unavailable } from '../domain/errors.ts'
-import { checkEvent, type Event } from './check-event.ts'
-import type { Answers } from './idempotency.ts'
-import type { Receipt, Rejection } from './deduplicate.ts'
-import type { Writer } from './batch-writer.ts'
+import type { Principal } from '../../auth/principal.ts'
+import { ApiError, badRequest } from '../../domain/errors.ts'
+import type { Event } from '../../domain/event.ts'
+import type { Writer } from '../../ingest/batch-writer.ts'
+import { checkEvent } from '../../ingest/check-event.ts'
+import type { Receipt, Rejection } from '../../ingest/deduplicate.ts'
+import type { Answers } from '../../ingest/idempotency.ts'
+import { Budget } from '../../limits/byte-budget.ts'
 
 export const MAX_EVENTS = 10_000
 export const MAX_BYTES = 8 * 1_048_576
@@ -25,35 +27,6 @@ export interface Ingestion {
   readonly futureToleranceMs: number
   /** Bytes of request bodies that may be in memory at once. */
   readonly memory: Budget
-}
-
-/** A bounded resource: what does not fit is refused at once, so that memory stays bounded under any load. */
-export class Budget {
-  readonly #size: number
-  #left: number
-  /** How often something did not fit. */
-  refused = 0
-
-  constructor(size: number) {
-    this.#size = size
-    this.#left = size
-  }
-
-  get taken(): number {
-    return this.#size - this.#left
-  }
-
-  take(amount: number): void {
-    if (amount > this.#left) {
-      this.refused++
-      throw unavailable('Too many events are waiting to be stored.', 1)
-    }
-    this.#left -= amount
-  }
-
-  give(amount: number): void {
-    this.#left += amount
-  }
 }
 
 export async function postEvents(c: Context, principal: Principal, ingestion: Ingestion) {

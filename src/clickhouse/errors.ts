@@ -1,0 +1,36 @@
+/** Errors of ClickHouse, and what a caller is told of them. */
+import { ClickHouseError } from '@clickhouse/client'
+import { ApiError, unavailable } from '../domain/errors.ts'
+
+/** ClickHouse error codes: https://github.com/ClickHouse/ClickHouse/blob/master/src/Common/ErrorCodes.cpp */
+const TOO_EXPENSIVE: Record<string, string> = {
+  '158': 'reads too many rows',
+  '159': 'takes too long',
+  '160': 'would take too long',
+  '241': 'needs too much memory',
+  '307': 'reads too many bytes',
+  '396': 'returns too many rows',
+}
+
+/**
+ * Cannot read all data, checksum does not match, file does not exist, no file in data part, corrupted data, cannot
+ * decompress. Seen (26.7): a merge on a full disk that leaves a part with an empty file of marks.
+ */
+export const BROKEN_PART = new Set(['33', '40', '107', '226', '246', '271'])
+
+/** Unknown table, unknown database. */
+export const NO_TABLE = new Set(['60', '81'])
+
+/** Turns what the client throws into an answer that shows no SQL and no server text. */
+export function asApiError(error: unknown): unknown {
+  if (error instanceof ApiError) return error
+  if (error instanceof ClickHouseError) {
+    const reason = TOO_EXPENSIVE[error.code]
+    if (reason) {
+      return new ApiError(400, 'too_expensive', `This question ${reason}; ask for a shorter range or fewer filters.`, { cause: error })
+    }
+    // 202 too many simultaneous queries, 209/210 network, 242 read only, 243 no space, 252 too many parts, ...
+    return unavailable('The analytics store cannot answer right now.', 1, error)
+  }
+  return unavailable('The analytics store is out of reach.', 1, error)
+}
