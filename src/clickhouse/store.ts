@@ -8,13 +8,14 @@ import { randomUUID } from 'node:crypto'
 import type { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { ApiError, unavailable } from '../domain/errors.ts'
+import { keyLiteral, type TenantKey } from '../domain/tenant.ts'
 import { MAX_EXPORTS } from '../limits/tenant-limits.ts'
 import { ID_HASH } from '../ingest/event-id-filter.ts'
 import { clusterSettings, localTable, type Cluster } from './cluster-config.ts'
 
-/** Who asks: the tenant's number (0: a tenant nobody has written to yet) and what becomes of the query. */
+/** Who asks: the tenant's key and what becomes of the query. */
 export interface Asker {
-  readonly tenant: number
+  readonly tenant: TenantKey
   /** Aborted when the caller goes away: the query is then cancelled in ClickHouse too. */
   readonly signal?: AbortSignal | undefined
   /** Told of each query when it is over, for the log of whoever asked. */
@@ -47,7 +48,7 @@ export type TenantSql = string & { readonly __filtersByTenant: true }
 
 /** Lets SQL through that filters by the tenant; a text that does not contain the filter does not compile. */
 export const tenantSql = <const S extends string>(
-  sql: S & (S extends `${string}tenant = {tenant:UInt32}${string}` ? unknown : 'SQL must filter by tenant'),
+  sql: S & (S extends `${string}tenant = {tenant:UUID}${string}` ? unknown : 'SQL must filter by tenant'),
 ): TenantSql => sql as string as TenantSql
 
 export interface Credentials {
@@ -75,7 +76,7 @@ export interface StoreOptions {
 }
 
 /** Tables that hold rows of several tenants, with the filter that ClickHouse adds to every read of them. */
-const TENANT_TABLES = ['events', 'activity', 'user_activity', 'user_ranks', 'answers', 'names', 'removals'] as const
+const TENANT_TABLES = ['events', 'activity', 'user_activity', 'user_ranks', 'answers', 'names', 'removals', 'tenants'] as const
 
 /** ClickHouse error codes: https://github.com/ClickHouse/ClickHouse/blob/master/src/Common/ErrorCodes.cpp */
 const TOO_EXPENSIVE: Record<string, string> = {
@@ -298,6 +299,7 @@ export class Store {
     params: Record<string, unknown> = {},
     settings: ClickHouseSettings = {},
   ): Promise<Row[]> {
+    const additional_table_filters = this.#tenantFilters(asker.tenant, sql)
     const query = startQuery(name, `${name}-${randomUUID()}`)
     let headers: Headers | undefined
     try {
@@ -306,7 +308,7 @@ export class Store {
         format: 'JSONCompactEachRowWithNames',
         query_id: query.id,
         query_params: { tenant: asker.tenant, ...params },
-        clickhouse_settings: { ...this.#limits, ...settings, additional_table_filters: this.#tenantFilters(asker.tenant, sql) },
+        clickhouse_settings: { ...this.#limits, ...settings, additional_table_filters },
         ...(asker.signal ? { abort_signal: asker.signal } : {}),
       })
       const rows = parseRows<Row>(await result.text())
@@ -332,17 +334,14 @@ export class Store {
     format: StreamFormat,
     params: Record<string, unknown> = {},
   ): Promise<AsyncIterableIterator<Uint8Array>> {
+    const additional_table_filters = this.#tenantFilters(asker.tenant, sql)
     const query = startQuery(name, `${name}-${randomUUID()}`)
     try {
       const { stream, response_headers } = await this.#exporter.exec({
         query: `${sql} FORMAT ${format}`,
         query_id: query.id,
         query_params: { tenant: asker.tenant, ...params },
-        clickhouse_settings: {
-          ...this.#limits,
-          ...STREAM_SETTINGS,
-          additional_table_filters: this.#tenantFilters(asker.tenant, sql),
-        },
+        clickhouse_settings: { ...this.#limits, ...STREAM_SETTINGS, additional_table_filters },
         ...(asker.signal ? { abort_signal: asker.signal } : {}),
       })
       // Told where it was asked for, and not where it is read to its end: traces go by that.
@@ -366,12 +365,13 @@ export class Store {
   }
 
   /** Second lock on the same door: ClickHouse itself adds the tenant to every table that the query reads. */
-  #tenantFilters(tenant: number, sql: TenantSql): SettingsMap {
+  #tenantFilters(tenant: TenantKey, sql: TenantSql): SettingsMap {
+    const filter = `tenant = ${keyLiteral(tenant)}`
     // Each costs ClickHouse 0.1 ms, so only those the text names.
     const named = TENANT_TABLES.filter((table) => sql.includes(table))
     // On a cluster in both places, where rows are gathered and where they lie: either would do.
     const tables = this.#cluster ? named.flatMap((table) => [table, localTable(table)]) : named
-    return SettingsMap.from(Object.fromEntries(tables.map((table) => [`${this.#database}.${table}`, `tenant = ${Number(tenant)}`])))
+    return tableFilters(Object.fromEntries(tables.map((table) => [`${this.#database}.${table}`, filter])))
   }
 
   /** Reads what belongs to no single caller: names, seals, ids before an insert. Never used for an answer's figures. */
@@ -686,6 +686,12 @@ export function* slices<T extends string | number>(list: readonly T[]): Generato
   }
   if (slice.length > 0) yield slice
 }
+
+/** The setting `additional_table_filters`, by table. The client writes a map without escaping what is in it. */
+export const tableFilters = (filters: Readonly<Record<string, string>>): SettingsMap =>
+  SettingsMap.from(
+    Object.fromEntries(Object.entries(filters).map(([table, filter]) => [table, filter.replace(/[\\']/g, '\\$&')])),
+  )
 
 /** An instant as text, the one form that every ClickHouse parser of DateTime64(3, 'UTC') reads. */
 export const dateTime64 = (instant: number): string => new Date(instant).toISOString().slice(0, 23).replace('T', ' ')

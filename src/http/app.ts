@@ -14,6 +14,7 @@ import type { AnswerCache, Kept } from '../analytics/result-cache.ts'
 import { requireAllAssistants, requireScope, type Principal, type Verifier } from '../auth/verifier.ts'
 import { dashboard } from './routes/dashboard.ts'
 import { ApiError, errorBody } from '../domain/errors.ts'
+import { tenantKey, type TenantKey } from '../domain/tenant.ts'
 import type { TenantLimits } from '../limits/tenant-limits.ts'
 import { postEvents, type Ingestion } from '../ingest/post-events.ts'
 import type { Rebuilds } from '../maintenance/backfill.ts'
@@ -155,9 +156,7 @@ async function answer<E extends v.ObjectEntries>(
   const given = readParameters(definition.parameters, url.search)
   const { signal } = c.req.raw
   const { limits, names } = parts
-  const tenant =
-    names.known(0, 'tenant', principal.tenant) ??
-    (await limits.run(principal.tenant, () => names.tenant(principal.tenant, (query) => observed.queries.push(query)), signal))
+  const tenant = tenantKey(principal.tenant)
   const questionFor = async (asker: AbortSignal) => {
     const scope = await scopeOf(c, { ...(given as Filters), tenant, principal, signal: asker }, parts)
     return { store: parts.store, names, ranks: parts.ranks, scope, now, parameters: given, accept }
@@ -272,7 +271,7 @@ function revalidated(c: Context<Env>, { body, etag }: Kept): Response {
 /** What the question is about: the filters it names, cut down to what the token may see. */
 async function scopeOf(
   c: Context<Env>,
-  asked: Filters & { tenant: number; principal: Principal; signal: AbortSignal },
+  asked: Filters & { tenant: TenantKey; principal: Principal; signal: AbortSignal },
   { names, seals, rebuilds, retention }: AppParts,
 ): Promise<Scope> {
   const { tenant, signal, user, assistant } = asked

@@ -1,6 +1,7 @@
 /** Numbers of names: given out one after the other, and written before anything uses them. */
 import { randomUUID } from 'node:crypto'
 import type { Store } from '../clickhouse/store.ts'
+import type { TenantKey } from '../domain/tenant.ts'
 import type { NameKind, Names } from './dictionary.ts'
 import type { Inserts } from '../ingest/insert.ts'
 
@@ -23,7 +24,7 @@ export class Numbers {
   }
 
   /** The number of each name; names seen for the first time get the next ones. Only within a turn of the lane. */
-  async of(tenant: number, kind: NameKind, all: readonly string[]): Promise<Map<string, number>> {
+  async of(tenant: TenantKey, kind: NameKind, all: readonly string[]): Promise<Map<string, number>> {
     const result = new Map<string, number>()
     const unknown: string[] = []
     for (const name of all) {
@@ -42,8 +43,8 @@ export class Numbers {
         const [row] = await this.#store.readInternal<{ last: number }>(
           'names_last',
           // Nor is the number of somebody who was removed used again.
-          `SELECT greatest((SELECT max(number) FROM names WHERE tenant = {tenant:UInt32} AND kind = {kind:String}),
-             (SELECT max(user_no) FROM removals WHERE tenant = {tenant:UInt32} AND {kind:String} = 'user')) AS last`,
+          `SELECT greatest((SELECT max(number) FROM names WHERE tenant = {tenant:UUID} AND kind = {kind:String}),
+             (SELECT max(user_no) FROM removals WHERE tenant = {tenant:UUID} AND {kind:String} = 'user')) AS last`,
           { tenant, kind },
         )
         last = row?.last ?? 0

@@ -7,6 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Store } from '../clickhouse/store.ts'
 import { unavailable } from '../domain/errors.ts'
 import type { Log } from '../log.ts'
+import type { TenantKey } from '../domain/tenant.ts'
 import type { Names } from '../ids/dictionary.ts'
 import { decide, type Batch, type Receipt } from './deduplicate.ts'
 import { IdFilter, idHash } from './event-id-filter.ts'
@@ -14,6 +15,7 @@ import { Inserts, reasonOf } from './insert.ts'
 import type { Journal } from './journal.ts'
 import { LONGEST_INSERT_MS, type Lane } from '../clickhouse/writer-lease.ts'
 import { Numbers } from '../ids/allocator.ts'
+import type { Tenants } from '../ids/tenants.ts'
 import type { Removals } from '../maintenance/erasure.ts'
 import type { Retention } from '../maintenance/retention.ts'
 import { mergeParts, type Seals } from '../maintenance/compaction.ts'
@@ -56,6 +58,7 @@ const PATIENCE_MS = 10_000
 export interface WriterOptions {
   store: Store
   names: Names
+  tenants: Tenants
   journal: Journal
   seals: Seals
   lane: Lane
@@ -63,7 +66,7 @@ export interface WriterOptions {
   retention: Retention
   filterMegabytes: number
   /** Told before the callers are: these events of a tenant are now in every table. */
-  onStored?: (tenant: number, timestamps: readonly number[]) => void
+  onStored?: (tenant: TenantKey, timestamps: readonly number[]) => void
   observer?: GroupObserver
   log: Log
 }
@@ -254,7 +257,7 @@ export class Writer {
 
   /** @returns what became of each batch; undefined where the group could not be stored and its callers know */
   async #storeGroup(group: readonly Waiting[], epoch: number): Promise<readonly Receipt[] | undefined> {
-    const { store, journal, seals, retention, log, onStored } = this.#options
+    const { store, journal, tenants, seals, retention, log, onStored } = this.#options
     // These events may still be on their way when their callers are sent off; a retry will find them.
     const impatient = setTimeout(() => {
       for (const { reject } of group) reject(unavailable('Events cannot be stored right now.', 2))
@@ -263,7 +266,7 @@ export class Writer {
     try {
       const { inserts, receipts, added } = await decide(
         group.map(({ batch }) => batch),
-        { store, filter: this.#filter, numbers: this.#numbers, seals, retention },
+        { store, filter: this.#filter, numbers: this.#numbers, tenants, seals, retention },
       )
       // Numbers of names, above all: once the group is journalled they are used, whatever becomes of ClickHouse.
       store.assertWritten()

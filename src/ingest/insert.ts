@@ -7,6 +7,7 @@ import { randomUUID } from 'node:crypto'
 import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { dateTime64, slices, type Store } from '../clickhouse/store.ts'
+import type { TenantKey } from '../domain/tenant.ts'
 import type { Log } from '../log.ts'
 import { completeEvents } from './repair-insert.ts'
 import type { Event } from './check-event.ts'
@@ -121,9 +122,9 @@ export class Inserts {
   async #withoutRemoved(insert: Insert): Promise<Insert> {
     if (insert.table !== 'events') return insert
     const rows = insert.rows.split('\n').map((line) => JSON.parse(line) as unknown[])
-    const users = new Map<number, Set<number>>()
+    const users = new Map<TenantKey, Set<number>>()
     for (const row of rows) {
-      const tenant = row[AT.tenant] as number
+      const tenant = row[AT.tenant] as TenantKey
       users.set(tenant, (users.get(tenant) ?? new Set()).add(row[AT.user_no] as number))
     }
     for (const [tenant, numbers] of users) {
@@ -159,9 +160,9 @@ export class Inserts {
   async #storedByOthers({ table, rows }: Insert, epoch: number): Promise<boolean> {
     const since = await this.#options.lane.takenOver(epoch)
     if (since === null || table !== 'events') return false
-    const byTenant = new Map<number, string[]>()
+    const byTenant = new Map<TenantKey, string[]>()
     for (const line of rows.split('\n')) {
-      const [tenant, , id] = JSON.parse(line) as [number, string, string]
+      const [tenant, , id] = JSON.parse(line) as [TenantKey, string, string]
       const ids = byTenant.get(tenant) ?? []
       ids.push(id)
       byTenant.set(tenant, ids)
@@ -171,7 +172,7 @@ export class Inserts {
         const [row] = await this.#options.store.readInternal<{ stored: number }>(
           'events_of_others',
           `SELECT count() AS stored FROM events
-           WHERE tenant = {tenant:UInt32} AND id IN {ids:Array(String)} AND received_at >= {since:DateTime64(3, 'UTC')}
+           WHERE tenant = {tenant:UUID} AND id IN {ids:Array(String)} AND received_at >= {since:DateTime64(3, 'UTC')}
            SETTINGS min_table_rows_to_use_projection_index = 0`,
           { tenant, ids: slice, since: dateTime64(since) },
         )
@@ -186,7 +187,7 @@ export class Inserts {
 export const reasonOf = (error: unknown): string => String((error as Error).cause ?? error)
 
 /** An event as a line of JSONCompactEachRow, with the columns of EVENT_COLUMNS. */
-export const eventRow = (event: Event, tenant: number, assistant: number, user: number, late: number): string =>
+export const eventRow = (event: Event, tenant: TenantKey, assistant: number, user: number, late: number): string =>
   JSON.stringify([
     tenant,
     dateTime64(event.timestamp),

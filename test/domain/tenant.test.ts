@@ -1,5 +1,5 @@
 /** The key of a company: computed from its name alone, another one for every other name. */
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { isTenantKey, keyLiteral, tenantKey, type TenantKey } from '../../src/domain/tenant.ts'
 
@@ -67,7 +67,7 @@ describe('a key as SQL', () => {
     expect(keyLiteral(tenantKey('acme'))).toBe(`'74edf7b5-1f46-88d0-ae46-04c3a7898a76'`)
   })
 
-  test.each([
+  test.each<[unknown, string]>([
     ['', 'nothing'],
     ['acme', 'a name'],
     ['74EDF7B5-1F46-88D0-AE46-04C3A7898A76', 'upper case'],

@@ -275,7 +275,7 @@ async function leaks(world: World, told: Expected, { again = false, callers = CA
   return [...found]
 }
 
-const FILTER = 'tenant = {tenant:UInt32}'
+const FILTER = 'tenant = {tenant:UUID}'
 /** What a query says of itself wins over what it is sent with. */
 const UNFILTERED = ' SETTINGS additional_table_filters = {}'
 
@@ -429,7 +429,7 @@ describe('the checks would notice', SLOW, () => {
   test('a query without the tenant does not even compile', () => {
     // @ts-expect-error SQL must filter by tenant
     tenantSql('SELECT count() FROM events')
-    expect(tenantSql(`SELECT count() FROM events WHERE tenant = {tenant:UInt32}`)).toContain(FILTER)
+    expect(tenantSql(`SELECT count() FROM events WHERE tenant = {tenant:UUID}`)).toContain(FILTER)
   })
 })
 
