@@ -129,6 +129,9 @@ export async function startWorld({
       await service.store.admin.insert({ table, values: rows, format: 'JSONEachRow' })
     },
 
+    /** Empties the service's memory of names. */
+    forgetNames: () => service.names.forgetAll(),
+
     async rows<Row>(query: string): Promise<Row[]> {
       return service.store.adminRows<Row>(query)
     },
