@@ -5,10 +5,12 @@
  * 100,000 events are made once, and before each use the seconds and half of every id are overwritten in place.
  */
 import { randomBytes } from 'node:crypto'
+import { tenantKey } from '../src/domain/tenant.ts'
 
-/** `request`: as POST /analytics/events takes them. `row`: the same, and the numbers that the events table wants. */
+/** `request`: as POST /analytics/events takes them. `row`: the same, and the key and the numbers that the events table wants. */
 export type Shape = 'request' | 'row'
 
+const TENANT = tenantKey('org-01')
 const USERS = 300_000
 const ASSISTANTS = 500
 const EVENTS = 100_000
@@ -101,7 +103,7 @@ function makeEvent(shape: Shape, i: number, random: () => number) {
     event_type: TYPES[type],
     timestamp: `${SECOND}.${millisecond}`,
     ...shared,
-    tenant: 1,
+    tenant: TENANT,
     assistant_no: assistant,
     user_no: user,
     cost_nanos: nanos,

@@ -8,6 +8,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { ClickHouseClient } from '@clickhouse/client'
+import { keyLiteral, tenantKey } from '../src/domain/tenant.ts'
 import { SEALED } from '../src/rollups/granularities.ts'
 import { Store } from '../src/clickhouse/store.ts'
 import { OwnLease } from '../src/clickhouse/writer-lease.ts'
@@ -16,9 +17,13 @@ import { createLog } from '../src/log.ts'
 import { migrateDatabase } from '../src/service.ts'
 import { say, seconds, type Connection } from './support.ts'
 
-/** Whose questions are measured: the tenant with 70 % of the events, and with the number 1. */
-export const TENANT = 'org-01'
 const TENANTS = 30
+const ORGS = Array.from({ length: TENANTS }, (_, at) => `org-${String(at + 1).padStart(2, '0')}`)
+/** Whose questions are measured: the tenant with 70 % of the events, the first of them. */
+export const TENANT = 'org-01'
+/** As literals of SQL: the key of that tenant, and those of all as an array, in the order of their numbers from 1. */
+export const TENANT_KEY = keyLiteral(tenantKey(TENANT))
+export const TENANT_KEYS = `[${ORGS.map((org) => keyLiteral(tenantKey(org))).join(', ')}]::Array(UUID)`
 const USERS = 300_000
 const ASSISTANTS = 500
 const DAYS = 90
@@ -51,10 +56,10 @@ export interface TableSize {
   readonly bytes: number
 }
 
-/** How many users and assistants a tenant has, as SQL over `tenant`. */
-const USERS_OF = `if(tenant = 1, ${USERS}, intDiv(${USERS / 10}, tenant))`
-const ASSISTANTS_OF = `if(tenant = 1, ${ASSISTANTS}, 5 + intDiv(200, tenant))`
-const USER_NAME = `concat('user-', lower(hex(cityHash64(tenant, user_no))))`
+/** How many users and assistants a tenant has, as SQL over `tenant_no`. */
+const USERS_OF = `if(tenant_no = 1, ${USERS}, intDiv(${USERS / 10}, tenant_no))`
+const ASSISTANTS_OF = `if(tenant_no = 1, ${ASSISTANTS}, 5 + intDiv(200, tenant_no))`
+const USER_NAME = `concat('user-', lower(hex(cityHash64(tenant_no, user_no))))`
 const ASSISTANT_NAME = `concat('assistant-', leftPad(toString(assistant_no), 3, '0'))`
 
 /** A number in [0, 1), the same for the same arguments. */
@@ -86,13 +91,14 @@ const GENERATE = `
     {first:Float64} + (number + ${uniform('number', `'at'`)}) / {events:UInt64} * ${DAYS} AS even,
     ${BENT} AS day,
     ${uniform('number', `'tenant'`)} AS share,
-    if(share < 0.7, 1, 2 + toUInt32(floor(${TENANTS - 1} * pow((share - 0.7) / 0.3, 2))))::UInt32 AS tenant,
+    if(share < 0.7, 1, 2 + toUInt32(floor(${TENANTS - 1} * pow((share - 0.7) / 0.3, 2))))::UInt32 AS tenant_no,
+    (${TENANT_KEYS})[tenant_no] AS tenant,
     (${rank(uniform('number', `'user'`), USERS_OF, 100)})::UInt32 AS user_no,
-    cityHash64(number, 'slot') % (1 + cityHash64(tenant, user_no, 'slots') % 6) AS slot,
-    (${rank(uniform('tenant', 'user_no', 'slot', `'assistant'`), ASSISTANTS_OF, 5)})::UInt32 AS assistant_no,
+    cityHash64(number, 'slot') % (1 + cityHash64(tenant_no, user_no, 'slots') % 6) AS slot,
+    (${rank(uniform('tenant_no', 'user_no', 'slot', `'assistant'`), ASSISTANTS_OF, 5)})::UInt32 AS assistant_no,
     cityHash64(number, 'type') % 100 AS type,
     type >= 40 AS costs,
-    1 + cityHash64(tenant, assistant_no, 'model') % 4 AS model_no,
+    1 + cityHash64(tenant_no, assistant_no, 'model') % 4 AS model_no,
     costs * (60 + toUInt32(20 * exp(4.5 * ${uniform('number', `'in'`)}))) AS input,
     costs * (15 + toUInt32(15 * exp(4 * ${uniform('number', `'out'`)}))) AS output,
     [100, 250, 1000, 3000][model_no] AS nanos_a_token
@@ -118,14 +124,13 @@ const GENERATE = `
     max_insert_threads = 1, parallel_view_processing = 1, insert_deduplicate = 0, max_execution_time = 0`
 
 const NAMES = [
+  `INSERT INTO tenants (tenant, name) VALUES ${ORGS.map((org) => `(${keyLiteral(tenantKey(org))}, '${org}')`).join(', ')}`,
   `INSERT INTO names (tenant, kind, name, number)
-   SELECT 0, 'tenant', concat('org-', leftPad(toString(number), 2, '0')), number FROM numbers(1, ${TENANTS})`,
+   SELECT (${TENANT_KEYS})[tenant_no], 'assistant', ${ASSISTANT_NAME}, arrayJoin(range(1, toUInt32(1 + ${ASSISTANTS_OF}))) AS assistant_no
+   FROM (SELECT toUInt32(number) AS tenant_no FROM numbers(1, ${TENANTS}))`,
   `INSERT INTO names (tenant, kind, name, number)
-   SELECT tenant, 'assistant', ${ASSISTANT_NAME}, arrayJoin(range(1, toUInt32(1 + ${ASSISTANTS_OF}))) AS assistant_no
-   FROM (SELECT toUInt32(number) AS tenant FROM numbers(1, ${TENANTS}))`,
-  `INSERT INTO names (tenant, kind, name, number)
-   SELECT tenant, 'user', ${USER_NAME}, arrayJoin(range(1, toUInt32(1 + ${USERS_OF}))) AS user_no
-   FROM (SELECT toUInt32(number) AS tenant FROM numbers(1, ${TENANTS}))`,
+   SELECT (${TENANT_KEYS})[tenant_no], 'user', ${USER_NAME}, arrayJoin(range(1, toUInt32(1 + ${USERS_OF}))) AS user_no
+   FROM (SELECT toUInt32(number) AS tenant_no FROM numbers(1, ${TENANTS}))`,
 ]
 
 /** A fleet of so many events whose last minute is the present one. */
@@ -230,10 +235,10 @@ export async function sizes(admin: ClickHouseClient, database: string): Promise<
 export async function landmarks(admin: ClickHouseClient): Promise<{ busiest: string; rareUsers: string[] }> {
   const rows = async <Row>(query: string) => (await admin.query({ query, format: 'JSONEachRow' })).json<Row>()
   const [busiest] = await rows<{ assistant: string }>(
-    `SELECT assistant FROM events WHERE tenant = 1 GROUP BY assistant ORDER BY count() DESC LIMIT 1`,
+    `SELECT assistant FROM events WHERE tenant = ${TENANT_KEY} GROUP BY assistant ORDER BY count() DESC LIMIT 1`,
   )
   const rare = await rows<{ user: string }>(
-    `SELECT any(user) AS user FROM events WHERE tenant = 1 AND user_no > 250000 GROUP BY user_no ORDER BY user_no LIMIT 3`,
+    `SELECT any(user) AS user FROM events WHERE tenant = ${TENANT_KEY} AND user_no > 250000 GROUP BY user_no ORDER BY user_no LIMIT 3`,
   )
   if (!busiest || rare.length < 3) throw new Error('the fleet is too small: use at least 100,000 events')
   return { busiest: busiest.assistant, rareUsers: rare.map(({ user }) => user) }

@@ -2,7 +2,7 @@
  * What is asked, three times over: of the service, of the raw events in ClickHouse, and of the same events in other
  * databases. All three give the same figures, and `figures` is compared before anything is measured.
  */
-import type { Fleet } from './fleet.ts'
+import { TENANT_KEY, type Fleet } from './fleet.ts'
 
 const DAY_MS = 86_400_000
 
@@ -351,7 +351,7 @@ function events(range: Range, { user, cursor, before }: { user?: string; cursor?
   }
 }
 
-// SQL in common. The events of the measured tenant have number 1 in every table.
+// SQL in common. The measured tenant has its key in ClickHouse, and the number 1 in the tables of the others.
 
 interface Span {
   readonly from: number
@@ -360,7 +360,7 @@ interface Span {
 
 const inSpan = ({ from, to }: Span, assistant?: string) => ({
   raw:
-    `tenant = 1 AND timestamp >= ${ch(from)} AND timestamp < ${ch(to)}` +
+    `tenant = ${TENANT_KEY} AND timestamp >= ${ch(from)} AND timestamp < ${ch(to)}` +
     (assistant === undefined ? '' : ` AND assistant = '${assistant}'`),
   portable:
     `tenant = 1 AND ts >= ${literal(from)} AND ts < ${literal(to)}` +

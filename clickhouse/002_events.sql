@@ -6,7 +6,7 @@
 
 CREATE TABLE IF NOT EXISTS events
 (
-    tenant        UInt32,                                       -- names.number of the tenant
+    tenant        UUID,                                       -- see 001_names.sql
     timestamp     DateTime64(3, 'UTC') CODEC(Delta, LZ4),       -- when it happened, as the caller says
     id            String CODEC(ZSTD(1)),                        -- the caller's, or made up; unique within the tenant
     event_type    Enum8('incomingMessages' = 1, 'outgoingMessages' = 2, 'tasksInitiated' = 3, 'tasksCompleted' = 4),

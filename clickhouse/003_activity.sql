@@ -23,7 +23,7 @@
 
 CREATE TABLE IF NOT EXISTS activity
 (
-    tenant            UInt32,
+    tenant            UUID,
     level             UInt8,
     -- Rows with the same bucket lie together by assistant, then by time. 0, all of the level: a series of days of the
     -- fleet or of one assistant is one stretch. A short bucket: the same few spans of all assistants are one stretch.

@@ -8,7 +8,7 @@
 
 CREATE TABLE IF NOT EXISTS user_activity
 (
-    tenant            UInt32,
+    tenant            UUID,
     level             UInt8,
     start             DateTime('UTC'),
     user_no           UInt32,

@@ -2,7 +2,7 @@
 
 CREATE TABLE IF NOT EXISTS answers
 (
-    tenant   UInt32,
+    tenant   UUID,
     key      String,                                            -- the header, 1 to 255 characters
     body     FixedString(64),                                   -- SHA-256 of the request body, hex: another body is a 422
     answer   String,                                            -- JSON

@@ -6,7 +6,7 @@
 
 CREATE TABLE IF NOT EXISTS removals
 (
-    tenant   UInt32,
+    tenant   UUID,
     user_no  UInt32,                                            -- names.number of the user, which belongs to nobody now
     state    Enum8('started' = 1, 'done' = 2),
     receipt  UUID,

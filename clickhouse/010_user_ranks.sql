@@ -6,7 +6,7 @@
 
 CREATE TABLE IF NOT EXISTS user_ranks
 (
-    tenant  UInt32,
+    tenant  UUID,
     level   UInt8,
     start   DateTime('UTC'),
     users   Array(UInt32),                                      -- names.number, most events first, at most 4,096

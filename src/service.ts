@@ -30,6 +30,7 @@ import { Seals } from './maintenance/compaction.ts'
 import { Writer } from './ingest/batch-writer.ts'
 import type { Log } from './log.ts'
 import { Names } from './ids/dictionary.ts'
+import { Tenants } from './ids/tenants.ts'
 import { Metrics } from './observe/metrics.ts'
 import { startTracing } from './observe/tracing.ts'
 
@@ -131,6 +132,7 @@ export async function createService(options: ServiceOptions) {
   })
   const localKey = config.localKey ? await loadLocalKey(dataDir) : undefined
   const names = new Names(store)
+  const tenants = new Tenants(store)
   // Rows that were cut off on a full disk may have been read until now.
   clickhouse.onExit?.(() => names.forgetAll())
   // Another instance on the same server may store events that this one does not see.
@@ -143,6 +145,7 @@ export async function createService(options: ServiceOptions) {
   const writer = new Writer({
     store,
     names,
+    tenants,
     seals,
     removals,
     retention,
@@ -171,7 +174,7 @@ export async function createService(options: ServiceOptions) {
       log('warn', 'the key set could not be fetched', { error: String(error) })
     },
   })
-  const shared = { store, names, seals, rebuilds, removals, retention, writer, verifier, clock, log }
+  const shared = { store, names, tenants, seals, rebuilds, removals, retention, writer, verifier, clock, log }
   const exclusive: WriteLock = (work) => writer.exclusive(work)
   void rebuilds.run(seals, exclusive)
   await retention.start(exclusive).catch((error: unknown) => log('error', 'RETENTION_DAYS has no effect until the next start', { error: String(error) }))
@@ -216,7 +219,7 @@ export async function createService(options: ServiceOptions) {
     ingestion: {
       writer,
       clock,
-      answers: new Answers(store, names),
+      answers: new Answers(store),
       futureToleranceMs: config.FUTURE_TOLERANCE_SECONDS * 1000,
       memory,
     },
@@ -229,6 +232,7 @@ export async function createService(options: ServiceOptions) {
     rebuilds,
     retention,
     names,
+    tenants,
     selfCheck,
     localKey,
     /** From here on /health/ready says no, and everything else goes on. */

@@ -4,6 +4,7 @@ import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, inject, test, vi } from 'vitest'
+import { tenantKey } from '../src/domain/tenant.ts'
 import { SHARED_MAX_AGE_MS } from '../src/service.ts'
 import { compare, PATHS, same, type Path } from './compare.ts'
 import { random, someEvents } from './ingest/events.ts'
@@ -142,8 +143,7 @@ test('one seals and repairs while the other writes', async () => {
   })()
   const later = reference.now + 9 * 86_400_000
   try {
-    const tenant = await a().names.tenant('acme')
-    await a().deleteRows('activity', `tenant = ${tenant} AND level = 2 AND toDate(start) = '2026-02-20'`)
+    await a().deleteRows('activity', `tenant = '${tenantKey('acme')}' AND level = 2 AND toDate(start) = '2026-02-20'`)
     expect((await reconcile(a(), true)).repaired).toBeGreaterThan(0)
     // Two spans of four days end. The other one learns of it with its next turn.
     a().setNow(later)

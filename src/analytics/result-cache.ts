@@ -8,6 +8,7 @@
 import { createHash } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 import type { Range } from '../domain/time-range.ts'
+import type { TenantKey } from '../domain/tenant.ts'
 
 export interface Kept {
   readonly body: string
@@ -16,7 +17,7 @@ export interface Kept {
 }
 
 interface Entry extends Kept {
-  readonly tenant: number
+  readonly tenant: TenantKey
   readonly covers: Range
   readonly expires: number
 }
@@ -34,10 +35,10 @@ const OPEN_MS = 1_000
 
 export class AnswerCache {
   readonly #entries: LRUCache<string, Entry> | null
-  readonly #byTenant = new Map<number, Set<string>>()
+  readonly #byTenant = new Map<TenantKey, Set<string>>()
   readonly #flights = new Map<string, Flight>()
   /** Counts the commits of each tenant. */
-  readonly #versions = new Map<number, number>()
+  readonly #versions = new Map<TenantKey, number>()
   /** Counts what changed the answers of all tenants; part of each one's version. */
   #all = 0
   readonly #maxAgeMs: number
@@ -83,13 +84,12 @@ export class AnswerCache {
   /**
    * Finds the answer, once for all who ask at the same time. What was stored before this call is in it, so whatever
    * else the answer depends on (numbers of names) has to be looked up by `find`.
-   * @param tenant 0 for one that has no number yet; its answers are not kept, as no event would ever drop them
    * @param caller aborted when this caller goes away
    * @param find gives the body and the range that it depends on; its signal is aborted when every caller is gone
    */
   async find(
     key: string,
-    tenant: number,
+    tenant: TenantKey,
     now: number,
     caller: AbortSignal,
     find: (signal: AbortSignal) => Promise<{ body: string; covers: Range }>,
@@ -117,7 +117,7 @@ export class AnswerCache {
 
   #start(
     key: string,
-    tenant: number,
+    tenant: TenantKey,
     version: number,
     now: number,
     find: (signal: AbortSignal) => Promise<{ body: string; covers: Range }>,
@@ -126,7 +126,7 @@ export class AnswerCache {
     const answer = find(controller.signal)
       .then(({ body, covers }) => {
         const kept = { body, etag: `"${createHash('sha1').update(body).digest('base64url')}"` }
-        if (tenant > 0 && this.#versionOf(tenant) === version) {
+        if (this.#versionOf(tenant) === version) {
           this.#keep(key, { ...kept, tenant, covers, expires: this.#expiry(covers, now) })
         }
         return kept
@@ -140,7 +140,7 @@ export class AnswerCache {
   }
 
   /** Drops what the stored events touch. Call it before the write is acknowledged. */
-  stored(tenant: number, timestamps: readonly number[]): void {
+  stored(tenant: TenantKey, timestamps: readonly number[]): void {
     this.#versions.set(tenant, (this.#versions.get(tenant) ?? 0) + 1)
     const keys = this.#byTenant.get(tenant)
     if (!keys || keys.size === 0 || !this.#entries) return
@@ -158,12 +158,12 @@ export class AnswerCache {
   }
 
   /** Drops every answer of a tenant, also what is under way. */
-  forget(tenant: number): void {
+  forget(tenant: TenantKey): void {
     this.#versions.set(tenant, (this.#versions.get(tenant) ?? 0) + 1)
     for (const key of this.#byTenant.get(tenant) ?? []) this.#entries?.delete(key)
   }
 
-  #versionOf(tenant: number): number {
+  #versionOf(tenant: TenantKey): number {
     return (this.#versions.get(tenant) ?? 0) + this.#all
   }
 

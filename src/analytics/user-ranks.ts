@@ -14,6 +14,7 @@ import { MANY_ROWS } from '../clickhouse/query-settings.ts'
 import type { Store } from '../clickhouse/store.ts'
 import { tenantSql } from '../clickhouse/tenant-filter.ts'
 import type { WriteLock } from '../clickhouse/writer-lease.ts'
+import type { TenantKey } from '../domain/tenant.ts'
 import type { Log } from '../log.ts'
 import { LATE_SECONDS } from '../maintenance/compaction.ts'
 import { DAY, secondsOf } from '../rollups/granularities.ts'
@@ -109,7 +110,7 @@ export class UserRanks {
   }
 
   /** Makes the lists of some spans, with traffic going on in between; those of the last minute are left as they are. */
-  refresh(tenant: number, spans: readonly Span[]): Promise<void> {
+  refresh(tenant: TenantKey, spans: readonly Span[]): Promise<void> {
     for (const span of spans) {
       const key = `${tenant}/${span.join('/')}`
       if (this.#made.has(key) || this.#wanted >= MAX_WANTED) continue
@@ -123,7 +124,7 @@ export class UserRanks {
     return this.#making
   }
 
-  async #make(tenant: number, [level, start]: Span): Promise<void> {
+  async #make(tenant: TenantKey, [level, start]: Span): Promise<void> {
     await this.#store.admin.command({
       query: MAKE,
       query_params: { tenant, level, start },
@@ -157,25 +158,25 @@ function shortlistSql(rest: Parts) {
     (
         SELECT argMax((users, events, bound, total), version) AS list, level = ${DAY.id} AND start IN {ends:Array(UInt32)} AS is_end
         FROM user_ranks
-        WHERE tenant = {tenant:UInt32} AND (level, start) IN {listed:Array(Tuple(UInt8, DateTime))}
+        WHERE tenant = {tenant:UUID} AND (level, start) IN {listed:Array(Tuple(UInt8, DateTime))}
         GROUP BY level, start
     )
     ARRAY JOIN arrayPushBack(arrayZip(list.1, list.2), (toUInt32(${LISTS}), list.4)) AS ranked
     UNION ALL
     SELECT toUInt32(${FLEET}) AS user, 0 AS at_end, ${EVENTS} AS events, 0 AS bound
     FROM activity
-    WHERE tenant = {tenant:UInt32} AND (level, bucket, start) IN {totals:Array(Tuple(UInt8, DateTime, DateTime))}
+    WHERE tenant = {tenant:UUID} AND (level, bucket, start) IN {totals:Array(Tuple(UInt8, DateTime, DateTime))}
       AND assistant_no = 0` as const
   const spans = `
     UNION ALL
     SELECT user_no AS user, 0 AS at_end, events, 0 AS bound
     FROM user_activity
-    WHERE tenant = {tenant:UInt32} AND ${inSpans(rest, 'users')}` as const
+    WHERE tenant = {tenant:UUID} AND ${inSpans(rest, 'users')}` as const
   const raw = `
     UNION ALL
     SELECT user_no AS user, 0 AS at_end, toUInt64(1) AS events, 0 AS bound
     FROM events
-    WHERE tenant = {tenant:UInt32} AND ${inRaw(rest, { users: null })} AND events.user != ''` as const
+    WHERE tenant = {tenant:UUID} AND ${inRaw(rest, { users: null })} AND events.user != ''` as const
   return tenantSql(`
     SELECT user, sum(events) AS least, sum(bound) AS credit
     FROM (${lists}${rest.spans.length > 0 ? spans : ''}${rest.raw.length > 0 ? raw : ''})
@@ -190,14 +191,14 @@ const EVENTS = 'incoming_messages + outgoing_messages + tasks_initiated + tasks_
 const MAKE = `
   INSERT INTO user_ranks (tenant, level, start, users, events, bound, total)
   SELECT
-    {tenant:UInt32} AS of_tenant,
+    {tenant:UUID} AS of_tenant,
     {level:UInt8} AS of_level,
     toDateTime({start:UInt32}, 'UTC') AS of_start,
     arrayMap(ranked -> ranked.2, top) AS listed_users,
     arrayMap(ranked -> toUInt64(-ranked.1), top) AS listed_events,
     if(how_many > ${LISTED}, toUInt64(-top[${LISTED}].1), 0) AS listed_bound,
     (SELECT sum(${EVENTS}) FROM activity
-     WHERE tenant = {tenant:UInt32} AND level = {level:UInt8} AND bucket = toDateTime(0, 'UTC') AND assistant_no = 0
+     WHERE tenant = {tenant:UUID} AND level = {level:UInt8} AND bucket = toDateTime(0, 'UTC') AND assistant_no = 0
        AND start = toDateTime({start:UInt32}, 'UTC')) AS listed_total
   FROM
   (
@@ -206,7 +207,7 @@ const MAKE = `
     (
       SELECT user_no, sum(events) AS did
       FROM user_activity
-      WHERE tenant = {tenant:UInt32} AND level = {level:UInt8} AND start = toDateTime({start:UInt32}, 'UTC')
+      WHERE tenant = {tenant:UUID} AND level = {level:UInt8} AND start = toDateTime({start:UInt32}, 'UTC')
       GROUP BY user_no
     )
   )

@@ -71,7 +71,7 @@ const TABLE = `
 
 /**
  * Rollups that have to be made anew from the raw log (src/maintenance/backfill.ts), and how far that is: the greatest
- * (version, phase, key, start) of a rollup counts.
+ * (version, phase, tenant, level, start) of a rollup counts.
  */
 const REBUILDS = `
   CREATE TABLE IF NOT EXISTS rebuilds
@@ -79,12 +79,13 @@ const REBUILDS = `
     name    String COMMENT 'of the rollup',
     version UInt32 COMMENT 'of the file that asks for it',
     phase   UInt8  COMMENT '0: days of tenants are written, 1: spans of the coarse levels are, 2: it is complete',
-    key     UInt32 COMMENT 'written so far: the tenant, in phase 1 the level',
+    tenant  String COMMENT 'written so far in phase 0: the tenant, as text, which is how they are ordered',
+    level   UInt8  COMMENT 'and in phase 1 the level',
     start   UInt32 COMMENT 'and of it the day or span, epoch seconds',
     at      DateTime64(3, 'UTC') DEFAULT now64(3)
   )
   ENGINE = MergeTree
-  ORDER BY (name, version, phase, key, start)
+  ORDER BY (name, version, phase, tenant, level, start)
   SETTINGS non_replicated_deduplication_window = 1000`
 
 interface MigrationFile {
@@ -254,8 +255,8 @@ function connect(client: ClickHouseClient, database: string, access?: ClusterAcc
     async askForRebuild(name: string, version: number): Promise<void> {
       await client.command({
         query: `
-          INSERT INTO rebuilds (name, version, phase, key, start)
-          SELECT {name:String}, {version:UInt32}, 0, 0, 0 WHERE (SELECT count() FROM events) > 0`,
+          INSERT INTO rebuilds (name, version, phase, tenant, level, start)
+          SELECT {name:String}, {version:UInt32}, 0, '', 0, 0 WHERE (SELECT count() FROM events) > 0`,
         query_params: { name, version },
         http_headers,
         clickhouse_settings: { insert_deduplicate: 0, wait_end_of_query: 1 },

@@ -16,10 +16,11 @@ import { finished, type FinishedQuery, type Headers, startQuery, watched } from 
 import { STREAM_SETTINGS, UNTHREADED } from './query-settings.ts'
 import { bytesOf, parseRows } from './row-stream.ts'
 import { tenantFilters, type TenantSql } from './tenant-filter.ts'
+import type { TenantKey } from '../domain/tenant.ts'
 
-/** Who asks: the tenant's number (0: a tenant nobody has written to yet) and what becomes of the query. */
+/** Who asks: the tenant's key and what becomes of the query. */
 export interface Asker {
-  readonly tenant: number
+  readonly tenant: TenantKey
   /** Aborted when the caller goes away: the query is then cancelled in ClickHouse too. */
   readonly signal?: AbortSignal | undefined
   /** Told of each query when it is over, for the log of whoever asked. */
@@ -156,6 +157,7 @@ export class Store {
     params: Record<string, unknown> = {},
     settings: ClickHouseSettings = {},
   ): Promise<Row[]> {
+    const additional_table_filters = tenantFilters(asker.tenant, sql, this.#database, this.#cluster)
     const query = startQuery(name, `${name}-${randomUUID()}`)
     let headers: Headers | undefined
     try {
@@ -164,7 +166,7 @@ export class Store {
         format: 'JSONCompactEachRowWithNames',
         query_id: query.id,
         query_params: { tenant: asker.tenant, ...params },
-        clickhouse_settings: { ...this.#limits, ...settings, additional_table_filters: tenantFilters(asker.tenant, sql, this.#database, this.#cluster) },
+        clickhouse_settings: { ...this.#limits, ...settings, additional_table_filters },
         ...(asker.signal ? { abort_signal: asker.signal } : {}),
       })
       const rows = parseRows<Row>(await result.text())
@@ -190,17 +192,14 @@ export class Store {
     format: StreamFormat,
     params: Record<string, unknown> = {},
   ): Promise<AsyncIterableIterator<Uint8Array>> {
+    const additional_table_filters = tenantFilters(asker.tenant, sql, this.#database, this.#cluster)
     const query = startQuery(name, `${name}-${randomUUID()}`)
     try {
       const { stream, response_headers } = await this.#exporter.exec({
         query: `${sql} FORMAT ${format}`,
         query_id: query.id,
         query_params: { tenant: asker.tenant, ...params },
-        clickhouse_settings: {
-          ...this.#limits,
-          ...STREAM_SETTINGS,
-          additional_table_filters: tenantFilters(asker.tenant, sql, this.#database, this.#cluster),
-        },
+        clickhouse_settings: { ...this.#limits, ...STREAM_SETTINGS, additional_table_filters },
         ...(asker.signal ? { abort_signal: asker.signal } : {}),
       })
       // Told where it was asked for, and not where it is read to its end: traces go by that.

@@ -53,9 +53,9 @@ const query = new URLSearchParams({
 })
 
 const here = () =>
-  withService(config, async ({ store, seals, writer, names, retention }) => {
+  withService(config, async ({ store, seals, writer, tenants, retention }) => {
     const kept = { ...range, horizon: retention.horizon }
-    return readable(await reconcile(store, seals, (work) => writer.exclusive(work), kept), names)
+    return readable(await reconcile(store, seals, (work) => writer.exclusive(work), kept), tenants)
   })
 
 try {

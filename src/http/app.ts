@@ -16,6 +16,7 @@ import type { Store } from '../clickhouse/store.ts'
 import { ApiError, errorBody } from '../domain/errors.ts'
 import type { Names } from '../ids/dictionary.ts'
 import type { Limits } from '../limits/index.ts'
+import { tenantKey, type TenantKey } from '../domain/tenant.ts'
 import type { Rebuilds } from '../maintenance/backfill.ts'
 import type { Seals } from '../maintenance/compaction.ts'
 import type { Removals } from '../maintenance/erasure.ts'
@@ -158,9 +159,7 @@ async function answer<E extends v.ObjectEntries>(
   const given = readParameters(definition.parameters, url.search)
   const { signal } = c.req.raw
   const { limits, names } = parts
-  const tenant =
-    names.known(0, 'tenant', principal.tenant) ??
-    (await limits.slots.run(principal.tenant, () => names.tenant(principal.tenant, (query) => observed.queries.push(query)), signal))
+  const tenant = tenantKey(principal.tenant)
   const questionFor = async (asker: AbortSignal) => {
     const scope = await scopeOf(c, { ...(given as Filters), tenant, principal, signal: asker }, parts)
     return { store: parts.store, names, ranks: parts.ranks, scope, now, parameters: given, accept }
@@ -275,7 +274,7 @@ function revalidated(c: Context<Env>, { body, etag }: Kept): Response {
 /** What the question is about: the filters it names, cut down to what the token may see. */
 async function scopeOf(
   c: Context<Env>,
-  asked: Filters & { tenant: number; principal: Principal; signal: AbortSignal },
+  asked: Filters & { tenant: TenantKey; principal: Principal; signal: AbortSignal },
   { names, seals, rebuilds, retention }: AppParts,
 ): Promise<Scope> {
   const { tenant, signal, user, assistant } = asked

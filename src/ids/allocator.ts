@@ -10,12 +10,13 @@ import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Store } from '../clickhouse/store.ts'
 import { ARRIVED_IN_TIME, isRefusedByLease, LeaseLostError, type Term } from '../clickhouse/writer-lease.ts'
+import type { TenantKey } from '../domain/tenant.ts'
 import type { NameKind, Names } from './dictionary.ts'
 
 /** The end of the lease bounds how late the names may arrive: tokens are kept for the last 10,000 inserts. */
 const INSERT_NAMES = `INSERT INTO names (tenant, kind, name, number)
 SELECT tenant, kind, name, number
-FROM input('tenant UInt32, kind Enum8(''tenant'' = 1, ''assistant'' = 2, ''user'' = 3), name String, number UInt32')
+FROM input('tenant UUID, kind Enum8(''assistant'' = 1, ''user'' = 2), name String, number UInt32')
 WHERE ${ARRIVED_IN_TIME}
 FORMAT JSONCompactEachRow`
 
@@ -36,7 +37,7 @@ export class Numbers {
    * @param term of the writer lease; bounds how long the insert of new names may take to arrive
    * @throws LeaseLostError where it took longer; no number was given out then
    */
-  async of(tenant: number, kind: NameKind, all: readonly string[], term: () => Promise<Term>): Promise<Map<string, number>> {
+  async of(tenant: TenantKey, kind: NameKind, all: readonly string[], term: () => Promise<Term>): Promise<Map<string, number>> {
     const result = new Map<string, number>()
     const unknown: string[] = []
     for (const name of all) {
@@ -66,18 +67,18 @@ export class Numbers {
     return result
   }
 
-  async #last(tenant: number, kind: NameKind): Promise<number> {
+  async #last(tenant: TenantKey, kind: NameKind): Promise<number> {
     const [row] = await this.#store.readInternal<{ last: number }>(
       'names_last',
       // Nor is the number of somebody who was removed used again.
-      `SELECT greatest((SELECT max(number) FROM names WHERE tenant = {tenant:UInt32} AND kind = {kind:String}),
-         (SELECT max(user_no) FROM removals WHERE tenant = {tenant:UInt32} AND {kind:String} = 'user')) AS last`,
+      `SELECT greatest((SELECT max(number) FROM names WHERE tenant = {tenant:UUID} AND kind = {kind:String}),
+         (SELECT max(user_no) FROM removals WHERE tenant = {tenant:UUID} AND {kind:String} = 'user')) AS last`,
       { tenant, kind },
     )
     return row?.last ?? 0
   }
 
-  async #insert(tenant: number, kind: NameKind, first: number, names: readonly string[], { until }: Term): Promise<void> {
+  async #insert(tenant: TenantKey, kind: NameKind, first: number, names: readonly string[], { until }: Term): Promise<void> {
     const rows = names.map((name, at) => JSON.stringify([tenant, kind, name, first + at])).join('\n')
     try {
       const result = await this.#store.writer.exec({

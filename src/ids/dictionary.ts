@@ -6,14 +6,12 @@
 import { LRUCache } from 'lru-cache'
 import type { Asker, Store } from '../clickhouse/store.ts'
 import { slices } from '../clickhouse/parameters.ts'
+import type { TenantKey } from '../domain/tenant.ts'
 
-export type NameKind = 'tenant' | 'assistant' | 'user'
+export type NameKind = 'assistant' | 'user'
 
 /** How old a count of users may be, milliseconds. */
 const COUNT_MS = 600_000
-
-/** Tenants are named outside any tenant. */
-const NO_TENANT = 0
 
 interface NameRow {
   name: string
@@ -24,23 +22,17 @@ export class Names {
   readonly #store: Store
   readonly #numbers = new LRUCache<string, number>({ max: 300_000 })
   readonly #names = new LRUCache<string, string>({ max: 50_000 })
-  readonly #userCounts = new LRUCache<number, { count: number; askedAt: number }>({ max: 10_000 })
+  readonly #userCounts = new LRUCache<TenantKey, { count: number; askedAt: number }>({ max: 10_000 })
   /** Users that were removed, by tenant. A look-up that was under way meanwhile must not bring one back. */
-  readonly #removed = new Map<number, Set<number>>()
+  readonly #removed = new Map<TenantKey, Set<number>>()
 
   constructor(store: Store) {
     this.#store = store
   }
 
-  /** The tenant's number, or 0 where nothing was ever written for it. */
-  async tenant(name: string, onQuery?: Asker['onQuery']): Promise<number> {
-    const [number = 0] = await this.numbers(NO_TENANT, 'tenant', [name], onQuery)
-    return number
-  }
-
   /** The number of each name, in order; 0 where the name is unknown. */
   async numbers(
-    tenant: number,
+    tenant: TenantKey,
     kind: NameKind,
     names: readonly string[],
     onQuery?: Asker['onQuery'],
@@ -52,7 +44,7 @@ export class Names {
         'names_by_name',
         // Of two numbers the later one: the other is of somebody who was removed and came back meanwhile.
         `SELECT name, max(number) AS number FROM names
-         WHERE tenant = {tenant:UInt32} AND kind = {kind:String} AND name IN {names:Array(String)} GROUP BY name`,
+         WHERE tenant = {tenant:UUID} AND kind = {kind:String} AND name IN {names:Array(String)} GROUP BY name`,
         { tenant, kind, names: slice },
         onQuery,
       )
@@ -67,7 +59,7 @@ export class Names {
 
   /** The name of each number, as a map; of users who were removed there is none. */
   async names(
-    tenant: number,
+    tenant: TenantKey,
     kind: NameKind,
     numbers: readonly number[],
     onQuery?: Asker['onQuery'],
@@ -83,7 +75,7 @@ export class Names {
       const rows = await this.#store.readInternal<NameRow>(
         'names_by_number',
         `SELECT name, number FROM names
-         WHERE tenant = {tenant:UInt32} AND kind = {kind:String} AND number IN {numbers:Array(UInt32)}`,
+         WHERE tenant = {tenant:UUID} AND kind = {kind:String} AND number IN {numbers:Array(UInt32)}`,
         { tenant, kind, numbers: slice },
         onQuery,
       )
@@ -100,14 +92,14 @@ export class Names {
    * About how many users a tenant has had so far, at most COUNT_MS ago; 0 before the first look, which is not waited for.
    * Good for choosing how to read, and for nothing else.
    */
-  userCount(tenant: number): number {
+  userCount(tenant: TenantKey): number {
     const { count, askedAt } = this.#userCounts.get(tenant) ?? { count: 0, askedAt: -Infinity }
-    if (tenant !== NO_TENANT && askedAt + COUNT_MS < performance.now()) {
+    if (askedAt + COUNT_MS < performance.now()) {
       this.#userCounts.set(tenant, { count, askedAt: performance.now() })
       void this.#store
         .readInternal<{ count: number }>(
           'users_count',
-          `SELECT max(number) AS count FROM names WHERE tenant = {tenant:UInt32} AND kind = 'user'`,
+          `SELECT max(number) AS count FROM names WHERE tenant = {tenant:UUID} AND kind = 'user'`,
           { tenant },
         )
         .then(([row]) => this.#userCounts.set(tenant, { count: row?.count ?? 0, askedAt: performance.now() }))
@@ -117,12 +109,12 @@ export class Names {
   }
 
   /** The number of a name if it is in memory. */
-  known(tenant: number, kind: NameKind, name: string): number | undefined {
+  known(tenant: TenantKey, kind: NameKind, name: string): number | undefined {
     const number = this.#numbers.get(key(tenant, kind, name))
     return number === undefined || this.#isRemoved(tenant, kind, number) ? undefined : number
   }
 
-  remember(tenant: number, kind: NameKind, name: string, number: number): void {
+  remember(tenant: TenantKey, kind: NameKind, name: string, number: number): void {
     this.#numbers.set(key(tenant, kind, name), number)
     this.#names.set(key(tenant, kind, number), name)
   }
@@ -134,7 +126,7 @@ export class Names {
   }
 
   /** Forgets users for good: nothing may be stored under these numbers, or shown with their names, from now on. */
-  removed(tenant: number, users: readonly number[]): void {
+  removed(tenant: TenantKey, users: readonly number[]): void {
     const all = this.#removed.get(tenant) ?? new Set()
     this.#removed.set(tenant, all)
     const gone = new Set(users)
@@ -148,9 +140,9 @@ export class Names {
     }
   }
 
-  #isRemoved(tenant: number, kind: NameKind, number: number): boolean {
+  #isRemoved(tenant: TenantKey, kind: NameKind, number: number): boolean {
     return kind === 'user' && (this.#removed.get(tenant)?.has(number) ?? false)
   }
 }
 
-const key = (tenant: number, kind: NameKind, of: string | number) => `${tenant}\0${kind}\0${of}`
+const key = (tenant: TenantKey, kind: NameKind, of: string | number) => `${tenant}\0${kind}\0${of}`

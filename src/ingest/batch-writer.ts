@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Store } from '../clickhouse/store.ts'
 import { unavailable } from '../domain/errors.ts'
 import type { Log } from '../log.ts'
+import type { TenantKey } from '../domain/tenant.ts'
 import type { Names } from '../ids/dictionary.ts'
 import { decide, type Batch, type Decision, type Receipt } from './deduplicate.ts'
 import { repairReceivedSince } from './repair-insert.ts'
@@ -16,6 +17,7 @@ import { Inserts, reasonOf } from './insert.ts'
 import type { Entry, Journal } from './journal.ts'
 import { LeaseLostError, type Turn, type WriteGuard, type WriterLease } from '../clickhouse/writer-lease.ts'
 import { Numbers } from '../ids/allocator.ts'
+import type { Tenants } from '../ids/tenants.ts'
 import type { Removals } from '../maintenance/erasure.ts'
 import type { Retention } from '../maintenance/retention.ts'
 import { mergeParts, type Seals } from '../maintenance/compaction.ts'
@@ -64,6 +66,7 @@ const PATIENCE_MS = 10_000
 export interface WriterOptions {
   store: Store
   names: Names
+  tenants: Tenants
   journal: Journal
   seals: Seals
   lease: WriterLease
@@ -71,7 +74,7 @@ export interface WriterOptions {
   retention: Retention
   filterMegabytes: number
   /** Told before the callers are: these events of a tenant are now in every table. */
-  onStored?: (tenant: number, timestamps: readonly number[]) => void
+  onStored?: (tenant: TenantKey, timestamps: readonly number[]) => void
   observer?: GroupObserver
   log: Log
 }
@@ -377,10 +380,10 @@ export class Writer {
   }
 
   async #decide(group: readonly Waiting[], ownTerms: ReadonlySet<number>): Promise<Decision> {
-    const { store, lease, seals, retention } = this.#options
+    const { store, tenants, lease, seals, retention } = this.#options
     const decision = await decide(
       group.map(({ batch }) => batch),
-      { store, filter: this.#filter, numbers: this.#numbers, seals, retention, ownTerms, term: () => lease.extend() },
+      { store, filter: this.#filter, numbers: this.#numbers, tenants, seals, retention, ownTerms, term: () => lease.extend() },
     )
     // Numbers of names, above all: once the group is journalled they are used, whatever becomes of ClickHouse.
     store.assertWritten()

@@ -5,10 +5,12 @@ import type { Store } from '../clickhouse/store.ts'
 import type { Term } from '../clickhouse/writer-lease.ts'
 import { toIso } from '../time/iso8601.ts'
 import type { Event } from '../domain/event.ts'
+import { tenantKey, type TenantKey } from '../domain/tenant.ts'
 import { idHash, type IdFilter } from './event-id-filter.ts'
 import { eventRow } from './insert.ts'
 import type { Insert } from './journal.ts'
 import type { Numbers } from '../ids/allocator.ts'
+import type { Tenants } from '../ids/tenants.ts'
 import type { Retention } from '../maintenance/retention.ts'
 import type { Seals } from '../maintenance/compaction.ts'
 import { slices } from '../clickhouse/parameters.ts'
@@ -28,6 +30,7 @@ export interface Receipt {
 
 /** A batch of one tenant: checked events with their positions, and what was refused already. */
 export interface Batch {
+  /** The name of the organization. */
   readonly tenant: string
   readonly events: ReadonlyArray<{ index: number; event: Event }>
   readonly rejected: readonly Rejection[]
@@ -40,6 +43,7 @@ export interface Knowledge {
   readonly store: Store
   readonly filter: IdFilter
   readonly numbers: Numbers
+  readonly tenants: Tenants
   readonly seals: Seals
   readonly retention: Retention
   /** The present term of the writer lease, with time left for an insert. */
@@ -55,7 +59,7 @@ export interface Knowledge {
 export interface Decision {
   readonly inserts: Insert[]
   readonly receipts: Receipt[]
-  readonly added: ReadonlyMap<number, readonly Event[]>
+  readonly added: ReadonlyMap<TenantKey, readonly Event[]>
 }
 
 /**
@@ -63,19 +67,19 @@ export interface Decision {
  * yet. Only under the writer lease.
  */
 export async function decide(batches: readonly Batch[], known: Knowledge): Promise<Decision> {
-  const { numbers, seals, retention, ownTerms } = known
-  const tenantNumbers = await numbers.of(0, 'tenant', batches.map(({ tenant }) => tenant), known.term)
-  const byTenant = new Map<number, Array<{ event: Event; index: number; receipt: Receipt }>>()
+  const { numbers, tenants, seals, retention, ownTerms } = known
+  await tenants.record(batches.map(({ tenant }) => tenant))
+  const byTenant = new Map<TenantKey, Array<{ event: Event; index: number; receipt: Receipt }>>()
   const receipts = batches.map((batch) => {
     const receipt: Receipt = { accepted: 0, duplicates: 0, rejected: [...batch.rejected] }
-    const tenant = tenantNumbers.get(batch.tenant) as number
+    const tenant = tenantKey(batch.tenant)
     const list = byTenant.get(tenant) ?? []
     for (const { event, index } of batch.events) list.push({ event, index, receipt })
     byTenant.set(tenant, list)
     return receipt
   })
 
-  const added = new Map<number, Event[]>()
+  const added = new Map<TenantKey, Event[]>()
   const lines: string[] = []
   for (const [tenant, items] of byTenant) {
     const stored = await storedEvents(known, tenant, items.map(({ event }) => event.id))
@@ -120,9 +124,7 @@ export async function decide(batches: readonly Batch[], known: Knowledge): Promi
   const token = randomUUID()
   if (lines.length > 0) inserts.push({ token, table: 'events', rows: lines.join('\n') })
   const answers = batches.flatMap(({ tenant, answer }, at) =>
-    answer
-      ? [JSON.stringify([tenantNumbers.get(tenant), answer.key, answer.body, JSON.stringify(receipts[at])])]
-      : [],
+    answer ? [JSON.stringify([tenantKey(tenant), answer.key, answer.body, JSON.stringify(receipts[at])])] : [],
   )
   if (answers.length > 0) {
     inserts.push({ token, table: 'answers', rows: answers.join('\n') })
@@ -136,7 +138,7 @@ type StoredEvent = Event & { term: number }
 /** Those of the ids that are stored, with their events. */
 async function storedEvents(
   { store, filter, ownTerms }: Knowledge,
-  tenant: number,
+  tenant: TenantKey,
   ids: readonly string[],
 ): Promise<Map<string, StoredEvent>> {
   const possible = ids.filter((id) => ownTerms.size > 0 || filter.mayHold(idHash(tenant, id)))
@@ -147,7 +149,7 @@ async function storedEvents(
       `SELECT id, event_type AS eventType, toUnixTimestamp64Milli(events.timestamp) AS timestamp, assistant, user,
          cost_nanos AS costNanos, input_tokens AS inputTokens, output_tokens AS outputTokens, model,
          trace_id AS traceId, metadata, term
-       FROM events WHERE tenant = {tenant:UInt32} AND id IN {ids:Array(String)}
+       FROM events WHERE tenant = {tenant:UUID} AND id IN {ids:Array(String)}
        SETTINGS min_table_rows_to_use_projection_index = 0`,
       { tenant, ids: slice },
     )

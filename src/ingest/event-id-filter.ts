@@ -1,3 +1,5 @@
+import type { TenantKey } from '../domain/tenant.ts'
+
 /**
  * A Bloom filter over the ids of all stored events. Nearly every id that arrives is new; the filter says so without a
  * query, and never says so wrongly. Of ids it cannot rule out, ClickHouse is asked.
@@ -53,11 +55,18 @@ function mix(value: number): number {
   return (h ^ (h >>> 16)) >>> 0
 }
 
-/** Of a tenant's event: MurmurHash3_x86_32 with seed 0 over the UTF-8 bytes of `<tenant> <id>`, as in ID_HASH. */
-export function idHash(tenant: number, id: string): number {
-  const text = `${tenant} ${id}`
-  for (let i = 0; i < text.length; i++) if (text.charCodeAt(i) > 127) return murmur(Buffer.from(text).toString('latin1'))
-  return murmur(text)
+/**
+ * Of a tenant's event: MurmurHash3_x86_32 with seed 0 over the UTF-8 bytes of the id, XOR the first 32 bits of the tenant's
+ * key, which are a hash of its name already. To hash the 36 characters of the key with every id as well took 1,040 ns instead
+ * of 440 with ids of 32 characters.
+ */
+export function idHash(tenant: TenantKey, id: string): number {
+  return (hashOf(id) ^ parseInt(tenant.slice(0, 8), 16)) >>> 0
+}
+
+function hashOf(id: string): number {
+  for (let i = 0; i < id.length; i++) if (id.charCodeAt(i) > 127) return murmur(Buffer.from(id).toString('latin1'))
+  return murmur(id)
 }
 
 /** @param bytes one character a byte */

@@ -3,7 +3,7 @@ import { LRUCache } from 'lru-cache'
 import type { Store } from '../clickhouse/store.ts'
 import { tenantSql } from '../clickhouse/tenant-filter.ts'
 import { ApiError } from '../domain/errors.ts'
-import type { Names } from '../ids/dictionary.ts'
+import { tenantKey } from '../domain/tenant.ts'
 import type { Receipt } from './deduplicate.ts'
 
 interface Kept {
@@ -13,13 +13,11 @@ interface Kept {
 
 export class Answers {
   readonly #store: Store
-  readonly #names: Names
   readonly #recent = new LRUCache<string, Kept>({ max: 10_000 })
   readonly #running = new Set<string>()
 
-  constructor(store: Store, names: Names) {
+  constructor(store: Store) {
     this.#store = store
-    this.#names = names
   }
 
   /**
@@ -58,11 +56,10 @@ export class Answers {
   }
 
   async #stored(tenantName: string, key: string): Promise<Kept | undefined> {
-    const tenant = await this.#names.tenant(tenantName)
     const rows = await this.#store.read<{ body: string; answer: string }>(
-      { tenant },
+      { tenant: tenantKey(tenantName) },
       'answer_by_key',
-      tenantSql(`SELECT body, answer FROM answers WHERE tenant = {tenant:UInt32} AND key = {key:String} LIMIT 1`),
+      tenantSql(`SELECT body, answer FROM answers WHERE tenant = {tenant:UUID} AND key = {key:String} LIMIT 1`),
       { key },
     )
     return rows[0] && { body: rows[0].body, answer: JSON.parse(rows[0].answer) as Receipt }

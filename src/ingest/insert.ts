@@ -8,6 +8,7 @@ import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Store } from '../clickhouse/store.ts'
 import { ARRIVED_IN_TIME, insertId, isRefusedByLease, LeaseLostError, type Term, type WriterLease } from '../clickhouse/writer-lease.ts'
+import type { TenantKey } from '../domain/tenant.ts'
 import type { Log } from '../log.ts'
 import { completeEvents } from './repair-insert.ts'
 import type { Event } from '../domain/event.ts'
@@ -24,7 +25,7 @@ const MAX_COMPLETIONS = 150
  * `term` is the same for all rows of an insert and comes from its statement.
  */
 export const EVENT_COLUMNS = {
-  tenant: 'UInt32',
+  tenant: 'UUID',
   timestamp: "DateTime64(3, 'UTC')",
   id: 'String',
   event_type: "Enum8('incomingMessages' = 1, 'outgoingMessages' = 2, 'tasksInitiated' = 3, 'tasksCompleted' = 4)",
@@ -155,9 +156,9 @@ export class Inserts {
   /** The insert without the names of users who were removed since it was written. */
   async #withoutRemoved(insert: Insert): Promise<Insert> {
     const rows = insert.rows.split('\n').map((line) => JSON.parse(line) as unknown[])
-    const users = new Map<number, Set<number>>()
+    const users = new Map<TenantKey, Set<number>>()
     for (const row of rows) {
-      const tenant = row[AT.tenant] as number
+      const tenant = row[AT.tenant] as TenantKey
       users.set(tenant, (users.get(tenant) ?? new Set()).add(row[AT.user_no] as number))
     }
     for (const [tenant, numbers] of users) {
@@ -194,7 +195,7 @@ export class Inserts {
 export const reasonOf = (error: unknown): string => String((error as Error).cause ?? error)
 
 /** An event as a line of JSONCompactEachRow, with the columns of EVENT_COLUMNS. */
-export const eventRow = (event: Event, tenant: number, assistant: number, user: number, late: number): string =>
+export const eventRow = (event: Event, tenant: TenantKey, assistant: number, user: number, late: number): string =>
   JSON.stringify([
     tenant,
     dateTime64(event.timestamp),

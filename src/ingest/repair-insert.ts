@@ -10,6 +10,7 @@ import { DAY } from '../rollups/granularities.ts'
 import { dateTime64 } from '../clickhouse/parameters.ts'
 import type { Store } from '../clickhouse/store.ts'
 import type { WriteGuard } from '../clickhouse/writer-lease.ts'
+import type { TenantKey } from '../domain/tenant.ts'
 import { reconcile } from '../maintenance/reconcile.ts'
 import type { Seals } from '../maintenance/compaction.ts'
 
@@ -38,9 +39,9 @@ export async function completeEvents(
   insert: (rows: string) => Promise<void>,
 ): Promise<Completed> {
   const days = new Set<number>()
-  const byTenant = new Map<number, Map<string, string>>()
+  const byTenant = new Map<TenantKey, Map<string, string>>()
   for (const line of rows.split('\n')) {
-    const [tenant, timestamp, id] = JSON.parse(line) as [number, string, string]
+    const [tenant, timestamp, id] = JSON.parse(line) as [TenantKey, string, string]
     days.add(Math.floor(Date.parse(`${timestamp.replace(' ', 'T')}Z`) / 1000 / DAY.seconds) * DAY.seconds)
     const lines = byTenant.get(tenant) ?? new Map<string, string>()
     lines.set(id, line)
@@ -55,7 +56,7 @@ export async function completeEvents(
       const copies = await countCopies(store, tenant, slice)
       const doubled = slice.filter((id) => (copies.get(id) ?? 0) > 1)
       if (doubled.length > 0) {
-        await store.deleteRows('events', 'tenant = {tenant:UInt32} AND id IN {ids:Array(String)}', { tenant, ids: doubled })
+        await store.deleteRows('events', 'tenant = {tenant:UUID} AND id IN {ids:Array(String)}', { tenant, ids: doubled })
       }
       for (const id of slice) if (copies.get(id) !== 1) missing.push(lines.get(id) as string)
     }
@@ -90,10 +91,10 @@ async function repairDays(store: Store, seals: Seals, guard: WriteGuard, days: I
   return repaired
 }
 
-async function countCopies(store: Store, tenant: number, ids: readonly string[]): Promise<Map<string, number>> {
+async function countCopies(store: Store, tenant: TenantKey, ids: readonly string[]): Promise<Map<string, number>> {
   const rows = await store.readInternal<{ id: string; copies: number }>(
     'copies_of_events',
-    `SELECT id, count() AS copies FROM events WHERE tenant = {tenant:UInt32} AND id IN {ids:Array(String)} GROUP BY id
+    `SELECT id, count() AS copies FROM events WHERE tenant = {tenant:UUID} AND id IN {ids:Array(String)} GROUP BY id
      SETTINGS min_table_rows_to_use_projection_index = 0`,
     { tenant, ids },
   )

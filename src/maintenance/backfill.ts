@@ -10,6 +10,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Store } from '../clickhouse/store.ts'
 import type { WriteGuard, WriteLock } from '../clickhouse/writer-lease.ts'
+import type { TenantKey } from '../domain/tenant.ts'
 import type { Log } from '../log.ts'
 import { DAY, SEALED, SPLIT_DAY, type RollupTable } from '../rollups/granularities.ts'
 import { sealFrom, splitDay, type Seals } from './compaction.ts'
@@ -28,11 +29,17 @@ const PHASES = { days: 0, spans: 1, done: 2 } as const
 /** Stands for no day: what was in the rollup is gone, and the first day is next. */
 const BEGUN = 1
 
+/** How far a rollup is; positions are ordered by these fields, one after the other. */
 interface Position {
   version: number
   phase: number
-  /** A tenant, or a level. */
-  key: number
+  /**
+   * In the phase of days the tenant, '' before the first. Tenants are ordered by the text of their keys, here and in SQL: of
+   * UUIDs as such ClickHouse compares the second half first.
+   */
+  tenant: TenantKey | ''
+  /** In the phase of spans the level, else 0. */
+  level: number
   /** Epoch seconds. */
   start: number
 }
@@ -40,6 +47,10 @@ interface Position {
 interface Day extends Place {
   readonly events: number
 }
+
+const DAYS_OF_EVENTS = `
+  SELECT tenant, toUInt32(intDiv(toUnixTimestamp(timestamp), ${DAY.seconds}) * ${DAY.seconds}) AS start, count() AS events
+  FROM events GROUP BY tenant, start`
 
 export class Rebuilds {
   readonly #store: Store
@@ -74,8 +85,9 @@ export class Rebuilds {
   async load(): Promise<void> {
     const rows = await this.#store.readInternal<Position & { rollup: RollupTable }>(
       'rebuilds',
-      `SELECT name AS rollup, furthest.1 AS version, furthest.2 AS phase, furthest.3 AS key, furthest.4 AS start
-       FROM (SELECT name, max((version, phase, key, start)) AS furthest FROM rebuilds GROUP BY name) ORDER BY name`,
+      `SELECT name AS rollup, furthest.1 AS version, furthest.2 AS phase, furthest.3 AS tenant, furthest.4 AS level,
+         furthest.5 AS start
+       FROM (SELECT name, max((version, phase, tenant, level, start)) AS furthest FROM rebuilds GROUP BY name) ORDER BY name`,
     )
     this.#positions = new Map(rows.map(({ rollup, ...position }) => [rollup, position]))
     this.#pending = new Set(rows.filter(({ phase }) => phase !== PHASES.done).map(({ rollup }) => rollup))
@@ -111,7 +123,7 @@ export class Rebuilds {
     const [rollup] = this.#pending
     const position = rollup && this.#positions.get(rollup)
     if (!position) return
-    if (position.phase === PHASES.days && position.start === 0) {
+    if (position.phase === PHASES.days && position.tenant === '' && position.start === 0) {
       // Once, as a whole: to look for rows and delete them at every step takes several times as long.
       await this.#store.deleteRows(rollup, guard.condition())
       await this.#store.deleteRows('user_ranks', '1')
@@ -122,13 +134,14 @@ export class Rebuilds {
   }
 
   async #writeDays(rollup: RollupTable, position: Position, guard: WriteGuard): Promise<void> {
-    const isAhead = ({ tenant, start }: Place) => tenant > position.key || (tenant === position.key && start > position.start)
+    const isAhead = ({ tenant, start }: Place) =>
+      tenant > position.tenant || (tenant === position.tenant && start > position.start)
     if (this.#listed?.rollup !== rollup) await this.#count(rollup, position)
     // Another instance may have done some.
     let days = this.#listed?.rollup === rollup ? this.#listed.days.filter(isAhead) : []
     if (days.length === 0) days = await this.#daysAfter(position)
     if (days.length === 0) {
-      await this.#record(rollup, { ...position, phase: PHASES.spans, key: 0, start: 0 })
+      await this.#record(rollup, { ...position, phase: PHASES.spans, tenant: '', level: 0, start: 0 })
       return
     }
     let events = 0
@@ -139,7 +152,7 @@ export class Rebuilds {
     const now = days.slice(0, taken)
     await rewriteDays(this.#store, guard, rollup, now)
     const { tenant, start } = now.at(-1) as Day
-    await this.#record(rollup, { ...position, key: tenant, start })
+    await this.#record(rollup, { ...position, tenant, start })
     this.#listed = { rollup, days: days.slice(taken) }
     this.#events.done += events
   }
@@ -147,14 +160,14 @@ export class Rebuilds {
   /** The next span of a sealed level, written from its days; spans that are not sealed yet come with their seal. */
   async #writeSpan(rollup: RollupTable, position: Position, seals: Seals, guard: WriteGuard): Promise<void> {
     for (const level of SEALED.toSorted((a, b) => a.id - b.id)) {
-      if (level.id < position.key || (level === SPLIT_DAY && rollup !== 'activity')) continue
+      if (level.id < position.level || (level === SPLIT_DAY && rollup !== 'activity')) continue
       const [next] = await this.#store.readInternal<{ first: number; rows: number }>(
         'rebuild_span',
         `SELECT toUInt32(toUnixTimestamp(min(start))) AS first, count() AS rows FROM ${rollup}
          WHERE level = ${DAY.id} AND start >= fromUnixTimestamp({from:UInt32}) AND start < fromUnixTimestamp({until:UInt32})`,
         {
           seconds: level.seconds,
-          from: level.id === position.key ? position.start + level.seconds : 0,
+          from: level.id === position.level ? position.start + level.seconds : 0,
           until: seals.sealedUntil[SEALED.indexOf(level)] ?? 0,
         },
       )
@@ -162,30 +175,29 @@ export class Rebuilds {
       const start = next.first - (next.first % level.seconds)
       if (level === SPLIT_DAY) await splitDay(this.#store, guard, { from: start })
       else await sealFrom(this.#store, guard, { table: rollup, level: level.id, from: start, below: DAY.id })
-      await this.#record(rollup, { ...position, key: level.id, start })
+      await this.#record(rollup, { ...position, level: level.id, start })
       return
     }
-    await this.#record(rollup, { ...position, phase: PHASES.done, key: 0, start: 0 })
+    await this.#record(rollup, { ...position, phase: PHASES.done, level: 0, start: 0 })
     await this.load()
   }
 
-  #daysAfter({ key, start }: Position): Promise<Day[]> {
+  #daysAfter({ tenant, start }: Position): Promise<Day[]> {
     return this.#store.readInternal<Day>(
       'rebuild_days',
-      `SELECT tenant, toUInt32(intDiv(toUnixTimestamp(timestamp), ${DAY.seconds}) * ${DAY.seconds}) AS start, count() AS events
-       FROM events WHERE tenant >= {key:UInt32}
-       GROUP BY tenant, start HAVING (tenant, start) > ({key:UInt32}, {start:UInt32})
-       ORDER BY tenant, start LIMIT ${LISTED_DAYS}`,
-      { key, start },
+      `${DAYS_OF_EVENTS} HAVING (toString(tenant), start) > ({tenant:String}, {start:UInt32})
+       ORDER BY toString(tenant), start LIMIT ${LISTED_DAYS}`,
+      { tenant, start },
     )
   }
 
   /** How much there is to do, for `progress`. */
-  async #count(rollup: RollupTable, { key, start }: Position): Promise<void> {
+  async #count(rollup: RollupTable, { tenant, start }: Position): Promise<void> {
     const [row] = await this.#store.readInternal<{ done: number; total: number }>(
       'rebuild_events',
-      `SELECT count() AS total, countIf((tenant, toUnixTimestamp(timestamp)) < ({key:UInt32}, {until:UInt32})) AS done FROM events`,
-      { key, until: start + DAY.seconds },
+      `SELECT sum(events) AS total, sumIf(events, (toString(tenant), start) <= ({tenant:String}, {start:UInt32})) AS done
+       FROM (${DAYS_OF_EVENTS})`,
+      { tenant, start },
     )
     this.#events = row ?? { done: 0, total: 0 }
     this.#listed = { rollup, days: [] }

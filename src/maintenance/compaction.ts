@@ -13,6 +13,7 @@ import type { Store } from '../clickhouse/store.ts'
 import { maintenanceId, orFail, type WriteGuard } from '../clickhouse/writer-lease.ts'
 import type { Instant } from '../time/instant.ts'
 import type { SealedUntil } from '../rollups/state.ts'
+import type { TenantKey } from '../domain/tenant.ts'
 
 /** A span is sealed this long after its end, when the stragglers are mostly in. Only speed depends on it. */
 export const LATE_SECONDS = 600
@@ -152,7 +153,7 @@ export async function mergeParts(store: Store): Promise<void> {
 /** Which rows are written: of the span that begins at `from`, epoch seconds, of all tenants or of some. */
 interface Sealed {
   readonly from: number
-  readonly tenants?: readonly number[]
+  readonly tenants?: readonly TenantKey[]
 }
 
 /**
@@ -217,7 +218,7 @@ async function writeAnew(
   { from, tenants }: Sealed,
   given: { params: Record<string, unknown>; spot: string; columns: string; select: string; groupBy: string },
 ): Promise<void> {
-  const ofTenants = tenants === undefined ? '' : ' AND tenant IN {tenants:Array(UInt32)}'
+  const ofTenants = tenants === undefined ? '' : ' AND tenant IN {tenants:Array(UUID)}'
   const spot = given.spot + ofTenants
   const query_params = { from, tenants: tenants ?? [], ...given.params }
   const [there] = await store.adminRows<{ rows: number }>(

@@ -11,6 +11,7 @@
 import { randomUUID } from 'node:crypto'
 import type { Store } from '../clickhouse/store.ts'
 import { ApiError, unavailable } from '../domain/errors.ts'
+import { tenantKey, type TenantKey } from '../domain/tenant.ts'
 import type { Names } from '../ids/dictionary.ts'
 import { toIso } from '../time/iso8601.ts'
 import type { WriteLock } from '../clickhouse/writer-lease.ts'
@@ -28,7 +29,7 @@ export interface RemovalReceipt {
 }
 
 interface Removal {
-  tenant: number
+  tenant: TenantKey
   user: number
   receipt: string
   events: number
@@ -42,7 +43,7 @@ const TABLES_OF_USERS = ['user_activity'] as const
 /** A row counts as recorded when its insert began, at most so long before others can see it. */
 const RECORDED_SLACK_MS = 60_000
 
-const OF_USER = 'tenant = {tenant:UInt32} AND user_no = {user:UInt32}'
+const OF_USER = 'tenant = {tenant:UUID} AND user_no = {user:UInt32}'
 
 export class Removals {
   readonly #store: Store
@@ -52,10 +53,10 @@ export class Removals {
   /** One at a time: a second one of the same person waits for the first, and finds nobody. */
   #running: Promise<unknown> = Promise.resolve()
 
-  readonly #onRemoved: (tenant: number) => void
+  readonly #onRemoved: (tenant: TenantKey) => void
 
   /** @param onRemoved told of a tenant whose answers may hold a name that is no more */
-  constructor(store: Store, names: Names, onRemoved: (tenant: number) => void) {
+  constructor(store: Store, names: Names, onRemoved: (tenant: TenantKey) => void) {
     this.#store = store
     this.#names = names
     this.#onRemoved = onRemoved
@@ -63,6 +64,7 @@ export class Removals {
 
   /**
    * Removes a user of a tenant.
+   * @param tenant the name of the organization
    * @param exclusive runs a step in the writer's lane
    * @returns null where nobody has this name
    * @throws ApiError 503 where ClickHouse cannot be reached; what was begun is completed by the same request, or by the
@@ -70,8 +72,7 @@ export class Removals {
    */
   remove(tenant: string, user: string, exclusive: WriteLock): Promise<RemovalReceipt | null> {
     return this.#inTurn(async () => {
-      const number = await this.#names.tenant(tenant)
-      const removals = number === 0 ? [] : await exclusive(() => this.#begin(number, user))
+      const removals = await exclusive(() => this.#begin(tenantKey(tenant), user))
       for (const removal of removals) await this.#complete(removal, exclusive)
       return removals.length === 0 ? null : this.#receiptOf(removals)
     }).catch((error: unknown) => {
@@ -96,12 +97,12 @@ export class Removals {
   /** Learns who was removed since this instance last looked: in the lane, before anything is stored, and now and then. */
   async learn(): Promise<void> {
     const now = await this.#store.now()
-    const rows = await this.#store.readInternal<{ tenant: number; user: number }>(
+    const rows = await this.#store.readInternal<{ tenant: TenantKey; user: number }>(
       'removals_since',
       `SELECT DISTINCT tenant, user_no AS user FROM removals WHERE at >= {since:DateTime64(3, 'UTC')}`,
       { since: dateTime64(Math.max(0, this.#seenUntil - RECORDED_SLACK_MS)) },
     )
-    const byTenant = new Map<number, number[]>()
+    const byTenant = new Map<TenantKey, number[]>()
     for (const { tenant, user } of rows) byTenant.set(tenant, [...(byTenant.get(tenant) ?? []), user])
     for (const [tenant, users] of byTenant) {
       this.#names.removed(tenant, users)
@@ -111,12 +112,12 @@ export class Removals {
   }
 
   /** Which of these users of a tenant were removed, by number. */
-  async among(tenant: number, users: readonly number[]): Promise<Set<number>> {
+  async among(tenant: TenantKey, users: readonly number[]): Promise<Set<number>> {
     const found = new Set<number>()
     for (const slice of slices(users)) {
       const rows = await this.#store.readInternal<{ user: number }>(
         'removals_among',
-        `SELECT DISTINCT user_no AS user FROM removals WHERE tenant = {tenant:UInt32} AND user_no IN {users:Array(UInt32)}`,
+        `SELECT DISTINCT user_no AS user FROM removals WHERE tenant = {tenant:UUID} AND user_no IN {users:Array(UInt32)}`,
         { tenant, users: slice },
       )
       for (const { user } of rows) found.add(user)
@@ -128,11 +129,11 @@ export class Removals {
    * In the lane: says that the user is being removed, unless it is said already. A name has several numbers where a removal
    * was cut off and the person came back.
    */
-  async #begin(tenant: number, user: string): Promise<Removal[]> {
+  async #begin(tenant: TenantKey, user: string): Promise<Removal[]> {
     const named = await this.#store.readInternal<{ number: number }>(
       'removal_numbers',
       `SELECT DISTINCT number FROM names
-       WHERE tenant = {tenant:UInt32} AND kind = 'user' AND name = {user:String} ORDER BY number`,
+       WHERE tenant = {tenant:UUID} AND kind = 'user' AND name = {user:String} ORDER BY number`,
       { tenant, user },
     )
     const removals: Removal[] = []
@@ -201,9 +202,9 @@ export class Removals {
     )
     if (!left || left.events > 0) return false
     // Lists without the user are made when they are next asked for.
-    await this.#store.deleteRows('user_ranks', 'tenant = {tenant:UInt32}', params)
+    await this.#store.deleteRows('user_ranks', 'tenant = {tenant:UUID}', params)
     for (const table of TABLES_OF_USERS) await this.#store.deleteRows(table, OF_USER, params)
-    await this.#store.deleteRows('names', `tenant = {tenant:UInt32} AND kind = 'user' AND number = {user:UInt32}`, params)
+    await this.#store.deleteRows('names', `tenant = {tenant:UUID} AND kind = 'user' AND number = {user:UInt32}`, params)
     await this.#record(removal, 'done')
     this.#onRemoved(removal.tenant)
     return true

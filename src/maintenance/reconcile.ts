@@ -6,18 +6,18 @@
  * stretches events are stored as usual. A repair deletes the rows of one day of one tenant and writes them anew from raw:
  * for that moment, and only for what was wrong anyway, a question may see too little.
  */
-import { SettingsMap } from '@clickhouse/client'
 import { randomUUID } from 'node:crypto'
 import { ACROSS_LEVELS, ASSISTANT_LEVELS, COARSE, CUTS, DAY, QUARTER, SEALED, SPLIT_DAY, type RollupTable } from '../rollups/granularities.ts'
 import type { Store } from '../clickhouse/store.ts'
 import { maintenanceId, orFail, type WriteGuard, type WriteLock } from '../clickhouse/writer-lease.ts'
+import { keyLiteral, type TenantKey } from '../domain/tenant.ts'
 import { PIECES, sealFrom, splitDay, type Seals } from './compaction.ts'
 import { dateTime64 } from '../clickhouse/parameters.ts'
+import { tableFilters } from '../clickhouse/tenant-filter.ts'
 
 /** A day of one tenant (a span, for a coarse level) in which a rollup does not say what its source says. */
 export interface Drift {
-  /** Number of the tenant in the names table. */
-  tenant: number
+  tenant: TenantKey
   /** First second of the day or span, since 1970. */
   start: number
   /** Such as `activity level 0 by assistant`. */
@@ -46,7 +46,7 @@ const SEALED_IDS: readonly number[] = SEALED.map(({ id }) => id)
 const IS_FINE = `level NOT IN (${SEALED_IDS.join(', ')}) AND level < ${SPLIT_DAY.id}`
 
 interface DayRow {
-  tenant: number
+  tenant: TenantKey
   day: number
   events: number
   /** Hash over every key with all its figures: equal only where every row says the same. */
@@ -160,7 +160,7 @@ export interface ReconcileOptions {
   /** Nothing of before is kept, or compared; epoch milliseconds. */
   readonly horizon?: number
   /** Told of what was written anew: answers that depend on a span of time with one of these moments in it were wrong. */
-  readonly onRepaired?: ((tenant: number, moments: readonly number[]) => void) | undefined
+  readonly onRepaired?: ((tenant: TenantKey, moments: readonly number[]) => void) | undefined
 }
 
 /** Of each quarter of an hour of a day its start, in milliseconds; of a coarse span only its own. No row is finer. */
@@ -271,7 +271,7 @@ async function compare(store: Store, rollup: Rollup, seconds: number, from: numb
 
 /** Where rows are written anew: days or spans of tenants. */
 export interface Place {
-  readonly tenant: number
+  readonly tenant: TenantKey
   readonly start: number
 }
 
@@ -279,7 +279,7 @@ export interface Place {
 async function rewrite(store: Store, guard: WriteGuard, rollups: readonly Rollup[], drift: readonly Drift[]): Promise<void> {
   const byName = new Map(rollups.map((rollup) => [rollup.name, rollup]))
   const days = new Map<RollupTable, Map<string, Place>>()
-  const spans = new Map<string, { table: RollupTable; level: number; from: number; tenants: Set<number> }>()
+  const spans = new Map<string, { table: RollupTable; level: number; from: number; tenants: Set<TenantKey> }>()
   for (const { rollup: name, tenant, start } of drift) {
     const { table, level } = byName.get(name) as Rollup
     if (SEALED_IDS.includes(level)) {
@@ -292,7 +292,7 @@ async function rewrite(store: Store, guard: WriteGuard, rollups: readonly Rollup
     }
   }
   // Lists of users rest on these rows; a question makes them anew.
-  await store.deleteRows('user_ranks', 'tenant IN {tenants:Array(UInt32)}', { tenants: [...new Set(drift.map(({ tenant }) => tenant))] })
+  await store.deleteRows('user_ranks', 'tenant IN {tenants:Array(UUID)}', { tenants: [...new Set(drift.map(({ tenant }) => tenant))] })
   for (const [table, places] of days) {
     const all = [...places.values()]
     for (let at = 0; at < all.length; at += REWRITE_DAYS) await rewriteDays(store, guard, table, all.slice(at, at + REWRITE_DAYS))
@@ -317,12 +317,12 @@ export async function rewriteDays(store: Store, guard: WriteGuard, table: Rollup
   if (!view) throw new Error(`the view ${table}_mv is missing`)
   const starts = places.map(({ start }) => start)
   const [from, until] = [Math.min(...starts), Math.max(...starts) + DAY.seconds]
-  const tenants = [...new Set(places.map(({ tenant }) => tenant))].join(', ')
-  // Numbers alone: the client does not escape quotes in a setting that is a map. The first two lines use the index.
+  const tenants = [...new Set(places.map(({ tenant }) => keyLiteral(tenant)))].join(', ')
+  // The first line uses the index.
   const within = (time: string, start: string, end: string) =>
     `tenant IN (${tenants}) AND ${time} >= ${start} AND ${time} < ${end}
      AND (tenant, intDiv(toUnixTimestamp(${time}), ${DAY.seconds}) * ${DAY.seconds})
-       IN (${places.map(({ tenant, start: day }) => `(${tenant}, ${day})`).join(', ')})`
+       IN (${places.map(({ tenant, start: day }) => `(${keyLiteral(tenant)}, ${day})`).join(', ')})`
   const spot = `${IS_FINE} AND ${within('start', `fromUnixTimestamp(${from})`, `fromUnixTimestamp(${until})`)}`
   const [there] = await store.adminRows<{ rows: number }>(`SELECT toUInt32(count()) AS rows FROM ${table} WHERE ${spot}`)
   if (there && there.rows > 0) await store.deleteRows(table, `${spot} AND ${guard.condition()}`)
@@ -337,7 +337,7 @@ export async function rewriteDays(store: Store, guard: WriteGuard, table: Rollup
     query: `INSERT INTO ${table} (${list}) SELECT ${list} FROM (${view.select.replaceAll('.events_local', '.events')}) WHERE ${IS_FINE} AND ${orFail(guard)}`,
     query_id: maintenanceId(store.database),
     clickhouse_settings: {
-      additional_table_filters: SettingsMap.from({
+      additional_table_filters: tableFilters({
         [`${view.database}.events`]: within('timestamp', milliseconds(from), milliseconds(until)),
       }),
       insert_deduplication_token: `repair-${randomUUID()}`,

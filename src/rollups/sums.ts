@@ -207,7 +207,7 @@ function sumsOfSpans(store: Store, scope: Scope, name: string, ranges: readonly 
     tenantSql(`
       SELECT ${columnsOf(isSpanEach ? SPAN_START_ENTRY : SPAN_ENTRY, how)}, ${sums}${wanted === 'figures and assistants' ? `, ${assistants} AS assistantList` : ''}
       FROM activity
-      ${isOneRun(parts.spans) ? 'WHERE' : 'PREWHERE'} tenant = {tenant:UInt32} AND ${inSpans(parts, of)}
+      ${isOneRun(parts.spans) ? 'WHERE' : 'PREWHERE'} tenant = {tenant:UUID} AND ${inSpans(parts, of)}
         AND ${rows.length === 1 ? 'assistant_no = {rows:UInt32}' : 'assistant_no IN {rows:Array(UInt32)}'}
       GROUP BY ${groupsOf(how)}`),
     {
@@ -233,7 +233,7 @@ function sumsOfRaw(store: Store, scope: Scope, name: string, ranges: readonly Ra
     tenantSql(`
       SELECT ${columnsOf(RAW_ENTRY, how)}, ${sums}${wanted === 'figures and assistants' ? ', groupUniqArray(assistant_no) AS assistantList' : ''}
       FROM events
-      ${isEdges ? 'PREWHERE' : 'WHERE'} tenant = {tenant:UInt32} AND ${inRaw(parts, scope)}${filters(scope)}
+      ${isEdges ? 'PREWHERE' : 'WHERE'} tenant = {tenant:UUID} AND ${inRaw(parts, scope)}${filters(scope)}
       GROUP BY ${groupsOf(how)}`),
     { ...partParams(parts, scope), entries: ranges.map(entryOf), ...how.params },
     // What some users did is read by projection, and may be much.

@@ -1,15 +1,15 @@
 import { describe, expect, test } from 'vitest'
 import { AnswerCache, type Kept } from '../../src/analytics/result-cache.ts'
 import type { Range } from '../../src/domain/time-range.ts'
+import { tenantKey } from '../../src/domain/tenant.ts'
 
 const NOW = Date.parse('2026-03-01T12:00:00Z')
 /** A range that is over. */
 const PAST: Range = { from: 1_000, to: 2_000 }
 /** A range that includes the present. */
 const OPEN: Range = { from: NOW - 1_000, to: NOW + 1 }
-const ACME = 1
-const GLOBEX = 2
-const NO_NUMBER = 0
+const ACME = tenantKey('acme')
+const GLOBEX = tenantKey('globex')
 
 const body = (kept: Kept | undefined) => kept?.body
 
@@ -217,16 +217,18 @@ describe('a write that was acknowledged is seen by whoever asks afterwards', () 
     expect(body(cache.get('q', NOW)), 'the old one came last and must not be kept').toBe('new')
   })
 
-  test('answers of a tenant without a number are not kept: no event would ever drop them', async () => {
+  test('an answer of a tenant without any event is dropped by its first one', async () => {
     const cache = new AnswerCache(1)
-    await keep(cache, 'q', { tenant: NO_NUMBER, text: 'nothing' })
+    await keep(cache, 'q', { text: 'nothing' })
+    expect(body(cache.get('q', NOW))).toBe('nothing')
+    cache.stored(ACME, [1_500])
     expect(cache.get('q', NOW)).toBeUndefined()
   })
 
   test('the first write of a tenant is not hidden by a question from before it', async () => {
     const cache = new AnswerCache(1)
     const slow = question()
-    const before = cache.find('q', NO_NUMBER, NOW, here(), slow.find)
+    const before = cache.find('q', ACME, NOW, here(), slow.find)
     cache.stored(ACME, [1_500])
     const after = cache.find('q', ACME, NOW, here(), answered('one event'))
     slow.give('nothing')

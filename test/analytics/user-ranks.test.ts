@@ -1,6 +1,7 @@
 /** The ranking of users from lists of the most active, against the whole log: fresh lists, old ones, none, and users alike. */
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { USER_LEVELS } from '../../src/rollups/granularities.ts'
+import { tenantKey } from '../../src/domain/tenant.ts'
 import { Store } from '../../src/clickhouse/store.ts'
 import { UserRanks } from '../../src/analytics/user-ranks.ts'
 import { compare } from '../compare.ts'
@@ -66,13 +67,13 @@ async function queriesOf(question: Asked, hint = ''): Promise<string[]> {
 
 /** Makes the lists that a question of this range wants, without waiting for one to ask for them. */
 async function makeLists({ startDate, endDate }: { startDate: string; endDate: string }) {
-  const tenant = await service.names.tenant('acme')
   const ranks = new UserRanks(store, (work) => service.writer.exclusive(work), (_, message) => expect.fail(message))
   const range = { from: Date.parse(startDate), to: Date.parse(endDate) }
-  await ranks.refresh(tenant, cut(range, USER_LEVELS, service.seals.sealedUntil).spans)
+  await ranks.refresh(ACME, cut(range, USER_LEVELS, service.seals.sealedUntil).spans)
 }
 
 const LISTS = ['users_top_lists', 'users_top_details']
+const ACME = tenantKey('acme')
 const ALL = ['users_top_lists', 'users_top', 'users_top_details']
 
 describe('users/top from lists', () => {
@@ -161,12 +162,12 @@ describe('users/top from lists', () => {
     await makeLists(WHOLE)
     await service.admin.command({
       query: `INSERT INTO user_activity (tenant, level, start, user_no, events) SELECT tenant, level, start, user_no, 500
-        FROM user_activity WHERE tenant = 1 AND level = 2 LIMIT 1`,
+        FROM user_activity WHERE tenant = '${ACME}' AND level = 2 LIMIT 1`,
     })
     const token = { scope: 'analytics:operate' }
     const repaired = await service.request('POST', '/operations/reconcile?repair=true', token)
     expect(repaired.body.data.repaired).toBeGreaterThan(0)
-    expect(await service.rows('SELECT level, start FROM user_ranks WHERE tenant = 1')).toEqual([])
+    expect(await service.rows(`SELECT level, start FROM user_ranks WHERE tenant = '${ACME}'`)).toEqual([])
     expect(await queriesOf(WHOLE)).toEqual(ALL)
   })
 })

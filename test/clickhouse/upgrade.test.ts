@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, inject, test, vi } from 'vitest'
+import { tenantKey } from '../../src/domain/tenant.ts'
 import { migrate } from '../../src/clickhouse/migrate.ts'
 import { Store, type StoreOptions } from '../../src/clickhouse/store.ts'
 import { compare, type Path } from '../compare.ts'
@@ -75,7 +76,7 @@ async function fill() {
   const http_headers = { 'X-ClickHouse-Database': database }
   const numbers = new Map<string, number>()
   const names: unknown[] = []
-  const numberOf = (tenant: number, kind: string, name: string) => {
+  const numberOf = (tenant: string, kind: string, name: string) => {
     const key = `${tenant} ${kind} ${name}`
     const last = `${tenant} ${kind}`
     if (!numbers.has(key)) {
@@ -86,7 +87,7 @@ async function fill() {
     return numbers.get(key) as number
   }
   const rows = (Object.keys(old) as Company[]).flatMap((company) => {
-    const tenant = numberOf(0, 'tenant', company)
+    const tenant = tenantKey(company)
     return old[company].map((event) => ({
       tenant,
       timestamp: event.timestamp.slice(0, 23).replace('T', ' '),

@@ -13,7 +13,7 @@ const REPLICATED = { ...PLAIN, cluster: { name: 'fleet', urls: [] } }
 const EVENTS = `-- Why; not a statement.
 CREATE TABLE IF NOT EXISTS events
 (
-    tenant  UInt32,  -- ENGINE = in a comment
+    tenant  UUID,  -- ENGINE = in a comment
     user_no UInt32,
     PROJECTION by_user (SELECT * ORDER BY tenant, user_no)
 )
@@ -37,7 +37,7 @@ describe('a table', () => {
     expect(texts(EVENTS, REPLICATED)).toEqual([
       `CREATE TABLE IF NOT EXISTS events_local ON CLUSTER fleet
 (
-    tenant  UInt32,  -- ENGINE = in a comment
+    tenant  UUID,  -- ENGINE = in a comment
     user_no UInt32,
     PROJECTION by_user (SELECT * ORDER BY tenant, user_no)
 )
@@ -49,12 +49,12 @@ SETTINGS replicated_deduplication_window = 1000, replicated_deduplication_window
   })
 
   test('keeps the arguments of its engine', () => {
-    const [local] = texts(`CREATE TABLE answers (tenant UInt32, at DateTime)\nENGINE = ReplacingMergeTree(at)\nORDER BY tenant`, REPLICATED)
+    const [local] = texts(`CREATE TABLE answers (tenant UUID, at DateTime)\nENGINE = ReplacingMergeTree(at)\nORDER BY tenant`, REPLICATED)
     expect(local).toContain(`\nENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/analytics/answers', '{replica}', at)\n`)
   })
 
   test('of which nobody has said where its rows lie is refused', () => {
-    const statement = 'CREATE TABLE other (tenant UInt32)\nENGINE = MergeTree\nORDER BY tenant'
+    const statement = 'CREATE TABLE other (tenant UUID)\nENGINE = MergeTree\nORDER BY tenant'
     expect(() => clustered(statement, PLAIN)).toThrow(ClusterSqlError)
     expect(() => clustered(statement, PLAIN)).toThrow('where do rows of other lie?')
   })

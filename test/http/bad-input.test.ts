@@ -401,7 +401,7 @@ describe('ids are opaque: whatever one says, exactly its events are found', () =
     '\\'.repeat(256),
     "'".repeat(256),
     '{x:String}',
-    '{tenant:UInt32}',
+    '{tenant:UUID}',
     '{tenant',
     '}',
     '${1+1}',

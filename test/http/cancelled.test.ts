@@ -9,7 +9,7 @@ import { startService, type TestService } from '../support.ts'
 import { tenantSql } from '../../src/clickhouse/tenant-filter.ts'
 
 const ENDLESS = tenantSql(
-  'SELECT sum(number) AS n FROM (SELECT number, 1 AS tenant FROM numbers(1000000000000000)) WHERE tenant = {tenant:UInt32}',
+  'SELECT sum(number) AS n FROM (SELECT number, {tenant:UUID} AS tenant FROM numbers(1000000000000000)) WHERE tenant = {tenant:UUID}',
 )
 const RANGE = 'startDate=2026-02-01&endDate=2026-03-01'
 

@@ -6,6 +6,7 @@ import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
+import { tenantKey } from '../../src/domain/tenant.ts'
 import { DiskFullError } from '../../src/clickhouse/embedded/disk-watch.ts'
 import { Store, type StoreOptions } from '../../src/clickhouse/store.ts'
 import { compare, PATHS } from '../compare.ts'
@@ -118,8 +119,8 @@ describe('a user who is removed', () => {
     }
     await expectRemoved()
     expect(await service.rows(`SELECT tenant, user_no, state, events FROM removals ORDER BY state`)).toEqual([
-      { tenant: 1, user_no: expect.any(Number), state: 'started', events: ofAnn.length },
-      { tenant: 1, user_no: expect.any(Number), state: 'done', events: ofAnn.length },
+      { tenant: tenantKey('acme'), user_no: expect.any(Number), state: 'started', events: ofAnn.length },
+      { tenant: tenantKey('acme'), user_no: expect.any(Number), state: 'done', events: ofAnn.length },
     ])
   })
 
@@ -269,7 +270,7 @@ describe('where the name may live on', () => {
   }, 60_000)
 
   test('a group of events that was not stored when the service ended has no name when it is', async () => {
-    const [{ tenant, user_no } = { tenant: 0, user_no: 0 }] = await service.rows<{ tenant: number; user_no: number }>(
+    const [{ tenant, user_no } = { tenant: '', user_no: 0 }] = await service.rows<{ tenant: string; user_no: number }>(
       `SELECT tenant, user_no FROM events WHERE user = '${ANN}' LIMIT 1`,
     )
     await remove(ANN)

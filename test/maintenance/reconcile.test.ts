@@ -2,6 +2,7 @@
 import { readdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterEach, describe, expect, test, vi } from 'vitest'
+import { tenantKey } from '../../src/domain/tenant.ts'
 import { Journal } from '../../src/ingest/journal.ts'
 import { compare, type Path } from '../compare.ts'
 import { Reference, type Asked } from '../reference.ts'
@@ -60,6 +61,7 @@ function change(query: string) {
 const spanOf = (instant: string, days: number) =>
   new Date(Math.floor(Date.parse(instant) / days / 86_400_000) * days * 86_400_000).toISOString().slice(0, 10)
 
+/** Stores events of two companies; their keys come as literals of SQL. */
 async function fill() {
   const events = {
     acme: someEvents({ count: 3_000, from: '2025-10-25', to: '2026-03-01', seed: 1 }),
@@ -69,8 +71,7 @@ async function fill() {
   events.acme.push(...someEvents({ count: 2_000, from: LAST_DAY, to: '2026-03-01', seed: 3, name: 'dense' }))
   await service.store(events.acme)
   await service.store(events.globex, { org: 'globex' })
-  const [acme, globex] = [await service.names.tenant('acme'), await service.names.tenant('globex')]
-  return { events, acme, globex }
+  return { events, acme: `'${tenantKey('acme')}'`, globex: `'${tenantKey('globex')}'` }
 }
 
 describe('planted drift', () => {
@@ -177,12 +178,13 @@ describe('planted drift', () => {
   test('of a tenant that has no events at all is found and taken away', async () => {
     service = await startService({ now: NOW })
     const { acme } = await fill()
+    const nobody = tenantKey('a company that never wrote')
     await change(`INSERT INTO activity (tenant, level, assistant_no, start, incoming_messages)
-      VALUES (${acme + 50}, 2, 0, '2026-02-01', 3)`)
+      VALUES ('${nobody}', 2, 0, '2026-02-01', 3)`)
     await change(`INSERT INTO user_activity (tenant, level, start, user_no, tasks_completed)
       VALUES (${acme}, 2, '2024-05-05', 1, 3)`)
     const found = await reconcile(true)
-    expect(places(found)).toContain(`#${acme + 50} 2026-02-01 activity level 2 of the fleet`)
+    expect(places(found)).toContain(`${nobody} 2026-02-01 activity level 2 of the fleet`)
     expect(places(found)).toContain('acme 2024-05-05 user_activity level 2')
     expect((await reconcile()).drift).toEqual([])
   })
@@ -197,7 +199,7 @@ describe('an insert that was cut off', () => {
 
   /** The lines that the writer would journal and send for `group`. */
   async function lines(): Promise<string> {
-    const tenant = await service.names.tenant('acme')
+    const tenant = tenantKey('acme')
     const [assistants, users] = await Promise.all([
       service.names.numbers(tenant, 'assistant', group.map(({ assistant }) => assistant)),
       service.names.numbers(tenant, 'user', group.map(({ user }) => user)),
@@ -291,8 +293,7 @@ describe('an insert that was cut off', () => {
       await change('DETACH TABLE user_activity_mv')
       await insert(rows, TOKEN)
       await change('ATTACH TABLE user_activity_mv')
-      const tenant = await service.names.tenant('acme')
-      await change(`ALTER TABLE activity DELETE WHERE tenant = ${tenant} AND level = 2`)
+      await change(`ALTER TABLE activity DELETE WHERE tenant = '${tenantKey('acme')}' AND level = 2`)
     }],
     ['between the rows and their token', (rows) => insert(rows, 'forgotten')],
   ]

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, describe, expect, inject, test } from 'vitest'
 import { Store } from '../../src/clickhouse/store.ts'
+import { tenantKey } from '../../src/domain/tenant.ts'
 import { Metrics } from '../../src/observe/metrics.ts'
 import { startService, type TestService } from '../support.ts'
 import { authorization } from '../tokens.ts'
@@ -157,13 +158,13 @@ describe('what is measured', () => {
     })
     const controller = new AbortController()
     setTimeout(() => controller.abort(), 200)
-    const nothing = tenantSql('SELECT nothing FROM events WHERE tenant = {tenant:UInt32}')
-    await expect(store.read({ tenant: 1 }, 'failing', nothing)).rejects.toThrow()
-    const endless = tenantSql('SELECT sum(number) FROM (SELECT number, 1 AS tenant FROM numbers(1000000000000)) WHERE tenant = {tenant:UInt32}')
-    await expect(store.read({ tenant: 1, signal: controller.signal }, 'cancelled', endless)).rejects.toThrow()
-    const numbers = tenantSql('SELECT number FROM (SELECT number, 1 AS tenant FROM numbers(3000000)) WHERE tenant = {tenant:UInt32}')
-    for await (const chunk of await store.stream({ tenant: 1 }, 'streamed', numbers, 'TSVRaw')) void chunk
-    const left = await store.stream({ tenant: 1 }, 'left', numbers, 'TSVRaw')
+    const nothing = tenantSql('SELECT nothing FROM events WHERE tenant = {tenant:UUID}')
+    await expect(store.read({ tenant: tenantKey('acme') }, 'failing', nothing)).rejects.toThrow()
+    const endless = tenantSql('SELECT sum(number) FROM (SELECT number, {tenant:UUID} AS tenant FROM numbers(1000000000000)) WHERE tenant = {tenant:UUID}')
+    await expect(store.read({ tenant: tenantKey('acme'), signal: controller.signal }, 'cancelled', endless)).rejects.toThrow()
+    const numbers = tenantSql('SELECT number FROM (SELECT number, {tenant:UUID} AS tenant FROM numbers(3000000)) WHERE tenant = {tenant:UUID}')
+    for await (const chunk of await store.stream({ tenant: tenantKey('acme') }, 'streamed', numbers, 'TSVRaw')) void chunk
+    const left = await store.stream({ tenant: tenantKey('acme') }, 'left', numbers, 'TSVRaw')
     await left.next()
     await left.return?.()
     await store.close()

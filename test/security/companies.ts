@@ -124,6 +124,18 @@ export async function startWorld({
     app: service.app,
     ask,
 
+    /** Writes rows into a table, past the service. */
+    async plant(table: string, rows: readonly object[]) {
+      await service.store.admin.insert({ table, values: rows, format: 'JSONEachRow' })
+    },
+
+    /** Empties the service's memory of names. */
+    forgetNames: () => service.names.forgetAll(),
+
+    async rows<Row>(query: string): Promise<Row[]> {
+      return service.store.adminRows<Row>(query)
+    },
+
     async store(events: readonly SentEvent[], caller: Caller) {
       const headers = { 'Content-Type': 'application/json' }
       const reply = await ask(

@@ -22,7 +22,7 @@ export const FRAGMENTS = [
   '" OR ""="',
   '`events`',
   '{x:String}',
-  '{tenant:UInt32}',
+  '{tenant:UUID}',
   "{at:DateTime64(3, 'UTC')}",
   '{{7*7}}',
   '${7*7}',

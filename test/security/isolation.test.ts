@@ -6,11 +6,12 @@
  * where both companies live. The same checks are then run against broken builds, which they must catch.
  */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { type Asker, Store } from '../../src/clickhouse/store.ts'
+import { Store } from '../../src/clickhouse/store.ts'
 import { AnswerCache } from '../../src/analytics/result-cache.ts'
 import { queryString, type Caller, type Params } from '../support.ts'
+import { FILTER, WithoutPredicate, WithoutTableFilters, WithoutTenant } from './broken-stores.ts'
 import { CROWD_DAY, eventsOf, startWorld, type Company, type Question, type Seen, type World } from './companies.ts'
-import { tenantSql, type TenantSql } from '../../src/clickhouse/tenant-filter.ts'
+import { tenantSql } from '../../src/clickhouse/tenant-filter.ts'
 
 const PATHS = [
   'overview',
@@ -276,42 +277,6 @@ async function leaks(world: World, told: Expected, { again = false, callers = CA
   return [...found]
 }
 
-const FILTER = 'tenant = {tenant:UInt32}'
-/** What a query says of itself wins over what it is sent with. */
-const UNFILTERED = ' SETTINGS additional_table_filters = {}'
-
-/** Without the tenant in the text of the queries; what ClickHouse is told to add by itself is still there. */
-class WithoutPredicate extends Store {
-  override read<Row>(asker: Asker, name: string, sql: TenantSql, ...rest: [Record<string, unknown>?]): Promise<Row[]> {
-    return super.read(asker, name, sql.replaceAll(FILTER, '1') as TenantSql, ...rest)
-  }
-
-  override stream(...[asker, name, sql, ...rest]: Parameters<Store['stream']>) {
-    return super.stream(asker, name, sql.replaceAll(FILTER, '1') as TenantSql, ...rest)
-  }
-}
-
-/** With the predicate in the text of the queries alone. */
-class WithoutTableFilters extends Store {
-  override read<Row>(asker: Asker, name: string, sql: TenantSql, params = {}): Promise<Row[]> {
-    return this.readInternal(name, sql, { tenant: asker.tenant, ...params })
-  }
-
-  override stream(...[asker, name, sql, ...rest]: Parameters<Store['stream']>) {
-    return super.stream(asker, name, `${sql}${UNFILTERED}` as TenantSql, ...rest)
-  }
-}
-
-class WithoutTenant extends Store {
-  override read<Row>(asker: Asker, name: string, sql: TenantSql, params = {}): Promise<Row[]> {
-    return this.readInternal(name, sql.replaceAll(FILTER, '1'), { tenant: asker.tenant, ...params })
-  }
-
-  override stream(...[asker, name, sql, ...rest]: Parameters<Store['stream']>) {
-    return super.stream(asker, name, `${sql.replaceAll(FILTER, '1')}${UNFILTERED}` as TenantSql, ...rest)
-  }
-}
-
 /** Looks ids up among everybody's events before it stores some. */
 class WithoutTenantOfIds extends Store {
   override readInternal<Row>(name: string, sql: string, params = {}): Promise<Row[]> {
@@ -430,7 +395,7 @@ describe('the checks would notice', SLOW, () => {
   test('a query without the tenant does not even compile', () => {
     // @ts-expect-error SQL must filter by tenant
     tenantSql('SELECT count() FROM events')
-    expect(tenantSql(`SELECT count() FROM events WHERE tenant = {tenant:UInt32}`)).toContain(FILTER)
+    expect(tenantSql(`SELECT count() FROM events WHERE tenant = {tenant:UUID}`)).toContain(FILTER)
   })
 })
 

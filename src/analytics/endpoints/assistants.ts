@@ -64,12 +64,12 @@ function perAssistant(store: Store, scope: Scope, ranges: readonly Range[]) {
   const raw = `
     SELECT ${RAW_ENTRY}, assistant_no, ${RAW_SUMMED}, groupBitmapState(user_no) AS users
     FROM events
-    WHERE tenant = {tenant:UInt32} AND ${inRaw(parts, scope)}${filters(scope)}
+    WHERE tenant = {tenant:UUID} AND ${inRaw(parts, scope)}${filters(scope)}
     GROUP BY entry, assistant_no` as const
   const spans = `
     SELECT ${SPAN_ENTRY}, assistant_no, ${SUMMED}, users
     FROM activity
-    WHERE tenant = {tenant:UInt32} AND ${inSpans(parts, 'assistants')} AND assistant_no > 0${filters({ ...scope, users: null })}` as const
+    WHERE tenant = {tenant:UUID} AND ${inSpans(parts, 'assistants')} AND assistant_no > 0${filters({ ...scope, users: null })}` as const
   const source = rowsOf(parts, spans, raw)
   return store.read<Figures & { entry: number; assistant: number }>(
     scope,

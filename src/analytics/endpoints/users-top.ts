@@ -58,11 +58,11 @@ const TIE_MARGIN = 1_000
 async function ranking(store: Store, scope: Scope, parts: Parts, places: number): Promise<number[]> {
   const raw = `
     SELECT user_no, toUInt64(1) AS events FROM events
-    WHERE tenant = {tenant:UInt32} AND ${inRaw(parts, scope)} AND user != ''${filters(scope)}` as const
+    WHERE tenant = {tenant:UUID} AND ${inRaw(parts, scope)} AND user != ''${filters(scope)}` as const
   const spans = `
     SELECT user_no, events
     FROM user_activity
-    WHERE tenant = {tenant:UInt32} AND ${inSpans(parts, 'users')}` as const
+    WHERE tenant = {tenant:UUID} AND ${inSpans(parts, 'users')}` as const
   const source = rowsOf(parts, spans, raw)
   const totals = `SELECT user_no AS user, sum(events) AS total FROM (${source}) GROUP BY user_no` as const
   const params = { ...partParams(parts, scope), ...spanParams(parts, 'users'), limit: places, margin: places + TIE_MARGIN }
@@ -81,7 +81,7 @@ async function ranking(store: Store, scope: Scope, parts: Parts, places: number)
       'users_top_tied',
       tenantSql(`SELECT user, total FROM (${totals} HAVING total >= {tied:UInt64}) AS ranked
        INNER JOIN (SELECT number, min(name) AS name FROM names
-                   WHERE tenant = {tenant:UInt32} AND kind = 'user' GROUP BY number) AS named ON named.number = ranked.user
+                   WHERE tenant = {tenant:UUID} AND kind = 'user' GROUP BY number) AS named ON named.number = ranked.user
        ORDER BY total DESC, name LIMIT {limit:UInt32}`),
       { ...params, tied },
     )
@@ -94,12 +94,12 @@ function details(store: Store, scope: Scope, parts: Parts, listed: readonly numb
   const raw = `
     SELECT user_no, ${RAW_SUMMED}, groupUniqArray(assistant_no) AS assistants
     FROM events
-    WHERE tenant = {tenant:UInt32} AND ${inRaw(parts, scope)} AND user_no IN {listed:Array(UInt32)}${filters(scope)}
+    WHERE tenant = {tenant:UUID} AND ${inRaw(parts, scope)} AND user_no IN {listed:Array(UInt32)}${filters(scope)}
     GROUP BY user_no` as const
   const spans = `
     SELECT user_no, ${SUMMED}, assistants
     FROM user_activity
-    WHERE tenant = {tenant:UInt32} AND ${inSpans(parts, 'users')} AND user_no IN {listed:Array(UInt32)}` as const
+    WHERE tenant = {tenant:UUID} AND ${inSpans(parts, 'users')} AND user_no IN {listed:Array(UInt32)}` as const
   const source = rowsOf(parts, spans, raw)
   return store.read<Omit<TotalsRow, 'activeUsers'> & { user: number; assistants: number }>(
     scope,

@@ -27,7 +27,7 @@ export function selection({ type, cursor }: Cutting, scope: Scope) {
     : ''
   const ofType = type ? ` AND event_type = {type:String}` : ''
   return `FROM events
-     WHERE tenant = {tenant:UInt32}
+     WHERE tenant = {tenant:UUID}
        AND timestamp >= {from:DateTime64(3, 'UTC')} AND timestamp < {to:DateTime64(3, 'UTC')}
        ${after as ''}${ofType as ''}${filters(scope)}
      ORDER BY timestamp DESC, id DESC` as const

@@ -32,12 +32,12 @@ export async function sumsByAssistant(store: Store, scope: Scope, name: string, 
   const raw = `
     SELECT ${RAW_ENTRY}, assistant_no, ${RAW_SUMMED}
     FROM events
-    WHERE tenant = {tenant:UInt32} AND ${inRaw(parts, scope)}${filters(scope)}
+    WHERE tenant = {tenant:UUID} AND ${inRaw(parts, scope)}${filters(scope)}
     GROUP BY entry, assistant_no` as const
   const spans = `
     SELECT ${SPAN_ENTRY}, assistant_no, ${SUMMED}
     FROM activity
-    WHERE tenant = {tenant:UInt32} AND ${inSpans(parts, 'assistants')} AND assistant_no > 0${filters({ ...scope, users: null })}` as const
+    WHERE tenant = {tenant:UUID} AND ${inSpans(parts, 'assistants')} AND assistant_no > 0${filters({ ...scope, users: null })}` as const
   const source = rowsOf(parts, spans, raw)
   return store.read<Row>(
     scope,

@@ -4,6 +4,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { ApiError } from '../../domain/errors.ts'
+import { tenantKey } from '../../domain/tenant.ts'
 import { checkEvent } from '../../ingest/check-event.ts'
 import type { Batch } from '../../ingest/deduplicate.ts'
 import { run, type Service } from '../../run.ts'
@@ -25,12 +26,12 @@ interface State {
   until: number
 }
 
-async function findState({ store, names }: Service, now: number): Promise<State> {
-  const tenant = await names.tenant(ORG)
+async function findState({ store }: Service, now: number): Promise<State> {
+  const tenant = tenantKey(ORG)
   // Asked of the events, so that what is stored and what is believed to be stored cannot differ.
   const [row] = await store.readInternal<{ id: string }>(
     'demo_last',
-    `SELECT id FROM events WHERE tenant = {tenant:UInt32} AND match(id, '^demo-[0-9]+-[0-9]+-[0-9]+$')
+    `SELECT id FROM events WHERE tenant = {tenant:UUID} AND match(id, '^demo-[0-9]+-[0-9]+-[0-9]+$')
      ORDER BY timestamp DESC LIMIT 1`,
     { tenant },
   )

@@ -7,8 +7,9 @@ import { readParameters, choice, moment, text } from '../../analytics/parameters
 import { requireScope } from '../../auth/principal.ts'
 import type { Verifier } from '../../auth/verifier.ts'
 import type { Store } from '../../clickhouse/store.ts'
+import type { TenantKey } from '../../domain/tenant.ts'
 import { ApiError, badRequest, unavailable } from '../../domain/errors.ts'
-import type { Names } from '../../ids/dictionary.ts'
+import type { Tenants } from '../../ids/tenants.ts'
 import type { Writer } from '../../ingest/batch-writer.ts'
 import type { Rebuilds } from '../../maintenance/backfill.ts'
 import { BACKUP_NAME, BackupError, type Backups } from '../../maintenance/backup.ts'
@@ -21,7 +22,7 @@ import { toIso } from '../../time/iso8601.ts'
 
 export interface OperationsParts {
   readonly store: Store
-  readonly names: Names
+  readonly tenants: Tenants
   readonly seals: Seals
   readonly rebuilds: Rebuilds
   readonly retention: Retention
@@ -30,7 +31,7 @@ export interface OperationsParts {
   readonly backups: Backups
   readonly clock: () => number
   /** Told which answers a repair may have changed. */
-  readonly onRepaired?: (tenant: number, moments: readonly number[]) => void
+  readonly onRepaired?: (tenant: TenantKey, moments: readonly number[]) => void
 }
 
 export interface ProbeParts {
@@ -117,7 +118,7 @@ export function operations(parts: OperationsParts, probe: ProbeParts) {
     const range = { from: given.startDate ?? MIN_INSTANT, to: given.endDate ?? MAX_INSTANT, repair: given.repair === 'true', horizon: parts.retention.horizon, onRepaired: parts.onRepaired }
     if (range.from >= range.to) throw badRequest([{ parameter: 'endDate', message: 'must be after startDate' }])
     const result = await reconcile(parts.store, parts.seals, (work) => parts.writer.exclusive(work), range)
-    return c.json({ success: true, data: await readable(result, parts.names) })
+    return c.json({ success: true, data: await readable(result, parts.tenants) })
   })
 
   app.post('/operations/backup', async (c) => {
@@ -160,14 +161,14 @@ function isBearer(authorization: string | undefined, token: string | undefined):
 
 const digest = (token: string) => createHash('sha256').update(token).digest()
 
-/** The result with names and dates in place of numbers. */
-export async function readable({ days, drift, repaired }: Reconciliation, names: Names) {
-  const tenants = await names.names(0, 'tenant', [...new Set(drift.map(({ tenant }) => tenant))])
+/** The result with names and dates in place of keys and numbers; a tenant that has no name has its key. */
+export async function readable({ days, drift, repaired }: Reconciliation, tenants: Tenants) {
+  const names = await tenants.names([...new Set(drift.map(({ tenant }) => tenant))])
   return {
     days,
     repaired,
     drift: drift.map(({ tenant, start, ...rest }) => ({
-      tenant: tenants.get(tenant) ?? `#${tenant}`,
+      tenant: names.get(tenant) ?? tenant,
       start: toIso(start * 1000),
       ...rest,
     })),
