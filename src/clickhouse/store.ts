@@ -11,7 +11,6 @@ import { missingShards, TableAdmin } from './admin.ts'
 import { clusterSettings, type Cluster } from './cluster-config.ts'
 import { asApiError, BROKEN_PART, NO_TABLE } from './errors.ts'
 import { ID_HASH } from './event-ids.ts'
-import { dateTime64 } from './parameters.ts'
 import { finished, type FinishedQuery, type Headers, startQuery, watched } from './query-log.ts'
 import { STREAM_SETTINGS, UNTHREADED } from './query-settings.ts'
 import { bytesOf, parseRows } from './row-stream.ts'
@@ -333,23 +332,23 @@ export class Store {
     return row?.now ?? 0
   }
 
-  /** The hash (src/ingest/event-id-filter.ts) of every event received since an instant, in no order. */
-  async hashesOfIds(each: (hash: number) => void, since = 0): Promise<void> {
+  /** The hash (src/ingest/event-id-filter.ts) of every event stored under a term of the writer lease or a later one, in no order. */
+  async hashesOfIds(each: (hash: number) => void, fromTerm = 0): Promise<void> {
     const query = startQuery('ids', `ids-${randomUUID()}`)
     let headers: Headers | undefined
     try {
-      headers = await this.#hashesOfIds(query.id, each, since)
+      headers = await this.#hashesOfIds(query.id, each, fromTerm)
     } finally {
       this.#tell(finished(query, headers ? 'ok' : 'failed', headers))
     }
   }
 
-  async #hashesOfIds(query_id: string, each: (hash: number) => void, since: number): Promise<Headers> {
+  async #hashesOfIds(query_id: string, each: (hash: number) => void, fromTerm: number): Promise<Headers> {
     const result = await this.#reader.exec({
       query: `SELECT ${ID_HASH} FROM events
-        WHERE received_at >= {since:DateTime64(3, 'UTC')} FORMAT RowBinary`,
+        WHERE term >= {fromTerm:UInt64} FORMAT RowBinary`,
       query_id,
-      query_params: { since: dateTime64(since) },
+      query_params: { fromTerm },
       clickhouse_settings: { max_threads: 1, max_execution_time: 0, max_result_rows: '0' },
     })
     let rest: Buffer = Buffer.alloc(0)

@@ -34,10 +34,10 @@ export interface Turn {
   /** True where nobody else can have written anything since the end of this instance's last turn. */
   readonly continued: boolean
   /**
-   * True where the holder before may have left an insert half done: its event rows are stored and its rollup rows may not
-   * be. Events received from `unsettledSince` on are concerned, epoch milliseconds on ClickHouse's clock.
+   * Where the holder before may have left an insert half done (its event rows are stored and its rollup rows may not be),
+   * the first term whose events are concerned; else null.
    */
-  readonly unsettledSince: number | null
+  readonly unsettledFrom: number | null
 }
 
 /** Statements of maintenance are written under the lease too: its condition goes into their SQL. */
@@ -74,7 +74,12 @@ export interface WriterLease extends WriteGuard {
    * @throws LeaseLostError where it has ended
    */
   extend(): Promise<Term>
-  /** Says that what an earlier holder left half done has been put right; until then every turn says `unsettledSince`. */
+  /**
+   * The first term that was not released: what is stored from now on is stored under this term or a later one. Null where
+   * nobody else stores anything.
+   */
+  firstOpenTerm(): Promise<number | null>
+  /** Says that what an earlier holder left half done has been put right; until then every turn says `unsettledFrom`. */
   settled(): void
   /** Gives the lease up. Call it only when no write is under way and the outcome of each is known. */
   release(): Promise<void>
@@ -98,10 +103,11 @@ export class OwnLease implements WriterLease {
   async acquire(): Promise<Turn> {
     if (this.#abandoned) await waitForWrites(this.#store)
     this.#abandoned = false
-    return { term: OwnLease.#term, continued: true, unsettledSince: null }
+    return { term: OwnLease.#term, continued: true, unsettledFrom: null }
   }
 
   extend = () => Promise.resolve(OwnLease.#term)
+  firstOpenTerm = () => Promise.resolve(null)
   release = () => Promise.resolve()
   settled = () => {}
   condition = () => '1'
@@ -153,8 +159,6 @@ interface LeaseRow {
   holder: string
   released: number
   over: number
-  /** When the first of the terms began that follow the last one which was released; epoch milliseconds. */
-  unsettledSince: number
 }
 
 /** The lease of instances that share a database; see clickhouse/007_writer_lease.sql. */
@@ -172,7 +176,7 @@ export class SharedLease implements WriterLease {
   #lostTerm = 0
   /** The last term that this instance gave up by itself. */
   #released = 0
-  #unsettledSince: number | null = null
+  #unsettledFrom: number | null = null
   /** One call after the other: a term is extended beside the work under it. */
   #running: Promise<unknown> = Promise.resolve()
 
@@ -197,8 +201,16 @@ export class SharedLease implements WriterLease {
     return this.#inTurn(() => this.#release())
   }
 
+  async firstOpenTerm(): Promise<number> {
+    const [row] = await this.#store.readInternal<{ released: number }>(
+      'writer_lease_released',
+      `SELECT max(term) AS released FROM writer_lease WHERE partition = 0 AND state = 'released'`,
+    )
+    return (row?.released ?? 0) + 1
+  }
+
   settled(): void {
-    this.#unsettledSince = null
+    this.#unsettledFrom = null
   }
 
   abandon(): void {
@@ -218,7 +230,7 @@ export class SharedLease implements WriterLease {
       } else {
         if (began >= this.#turnUntil) this.#turnUntil = began + TURN_MS
         try {
-          return { term: await this.#extend(), continued: true, unsettledSince: this.#unsettledSince }
+          return { term: await this.#extend(), continued: true, unsettledFrom: this.#unsettledFrom }
         } catch (error) {
           if (!(error instanceof LeaseLostError)) throw error
         }
@@ -235,11 +247,11 @@ export class SharedLease implements WriterLease {
           this.#turnUntil = claimedAt + TURN_MS
           const continued = last !== undefined && last.term === this.#released
           if (last && !last.released) {
-            this.#unsettledSince = Math.min(last.unsettledSince, this.#unsettledSince ?? Infinity)
+            this.#unsettledFrom ??= await this.firstOpenTerm()
             // The lease has to be held meanwhile.
             await waitForWrites(this.#store, () => this.#extend())
           }
-          return { term: await this.#extend(), continued, unsettledSince: this.#unsettledSince }
+          return { term: await this.#extend(), continued, unsettledFrom: this.#unsettledFrom }
         }
         freeSince = Math.min(freeSince, claimedAt)
         if (performance.now() - freeSince > LOST_TOKEN_MS) {
@@ -276,7 +288,7 @@ export class SharedLease implements WriterLease {
     const term = this.#term
     if (!term) return
     this.abandon()
-    if (this.#unsettledSince !== null) return
+    if (this.#unsettledFrom !== null) return
     await this.#insert(term.number, 'released', `released-${term.number}`)
     this.#released = term.number
   }
@@ -296,9 +308,7 @@ export class SharedLease implements WriterLease {
     const [row] = await this.#store.readInternal<LeaseRow>(
       'writer_lease_last',
       `SELECT term, anyIf(holder, state = 'held') AS holder, max(state = 'released') AS released,
-         max(until) + toIntervalMillisecond(${CLOCK_DIFFERENCE_MS}) < now64(3) AS over,
-         (SELECT toUnixTimestamp64Milli(min(at)) FROM writer_lease WHERE partition = 0 AND state = 'held' AND term > (
-            SELECT max(term) FROM writer_lease WHERE partition = 0 AND state = 'released')) AS unsettledSince
+         max(until) + toIntervalMillisecond(${CLOCK_DIFFERENCE_MS}) < now64(3) AS over
        FROM writer_lease WHERE partition = 0 AND state != 'waiting' GROUP BY term ORDER BY term DESC LIMIT 1`,
     )
     return row

@@ -10,8 +10,8 @@ import { unavailable } from '../domain/errors.ts'
 import type { Log } from '../log.ts'
 import type { TenantKey } from '../domain/tenant.ts'
 import type { Names } from '../ids/dictionary.ts'
-import { decide, type Batch, type Decision, type Receipt } from './deduplicate.ts'
-import { repairReceivedSince } from './repair-insert.ts'
+import { decide, type Batch, type Decision, type Receipt, type SentBefore } from './deduplicate.ts'
+import { repairSinceTerm } from './repair-insert.ts'
 import { IdFilter, idHash } from './event-id-filter.ts'
 import { Inserts, reasonOf } from './insert.ts'
 import type { Entry, Journal } from './journal.ts'
@@ -58,8 +58,6 @@ const LINGER_MS = 50
 const EXTEND_MS = 1_000
 /** While events could not be stored last time and nobody sends any, the writer tries so often whether it could again. */
 const PROBE_MS = 2_000
-/** Events count as received when their insert began, at most so long before others can see them, clock steps included. */
-const RECEIVED_SLACK_MS = 60_000
 /** A caller waits this long for its batch to be stored, then is told to come back; what is journalled is stored all the same. */
 const PATIENCE_MS = 10_000
 
@@ -97,8 +95,11 @@ export class Writer {
   /** True from a failure to store, or to get the lease, until the next success. */
   #failing = false
   #reaper: NodeJS.Timeout | undefined
-  /** Up to when, on ClickHouse's clock, the id filter knows what other instances stored; `#behind` asks for a look. */
-  #seenUntil = 0
+  /**
+   * The id filter may lack events that other instances stored under this term or a later one; null where there is no other
+   * instance. `#behind` asks for a look.
+   */
+  #unseenFrom: number | null = null
   #behind = true
 
   constructor(options: WriterOptions) {
@@ -240,9 +241,9 @@ export class Writer {
   async #prepare(turn: Turn): Promise<void> {
     const { store, seals, lease, log } = this.#options
     if (!turn.continued) this.#behind = true
-    if (this.#behind || seals.doubtful) await this.#catchUp()
-    if (turn.unsettledSince === null) return
-    const days = await repairReceivedSince(store, seals, lease, turn.unsettledSince - RECEIVED_SLACK_MS)
+    if (this.#behind || seals.doubtful) await this.#catchUp(turn)
+    if (turn.unsettledFrom === null) return
+    const days = await repairSinceTerm(store, seals, lease, turn.unsettledFrom)
     if (days > 0) log('warn', 'an instance left an insert half done, which had to be put right', { days })
     lease.settled()
   }
@@ -330,14 +331,22 @@ export class Writer {
       for (const { reject } of group) reject(unavailable('Events cannot be stored right now.', 2))
       this.#stuck = true
     }, PATIENCE_MS)
-    const ownTerms = new Set<number>()
+    /** Terms under which rows were sent. */
+    const terms = new Set<number>()
+    let before: SentBefore | undefined
     let entry: Entry | undefined
     const attempt = async () => {
-      const decision = await this.#decide(group, ownTerms)
+      const decision = await this.#decide(group, before)
+      // What the first attempt that sent something has found stored is not its own.
+      const found = before?.found ?? decision.found
       const earlier = entry
       if (decision.inserts.length > 0) entry = await journal.write(decision.inserts)
       if (earlier && earlier !== entry) await journal.remove(earlier.name)
-      await this.#inserts.store(decision.inserts, ownTerms)
+      try {
+        await this.#inserts.store(decision.inserts, terms)
+      } finally {
+        if (terms.size > 0) before = { terms, found }
+      }
       return decision
     }
     try {
@@ -346,7 +355,7 @@ export class Writer {
         decision = await attempt()
       } catch (error) {
         // Before the first row was sent, a failure has left nothing behind.
-        if (ownTerms.size === 0 && !(error instanceof LeaseLostError)) throw error
+        if (!before && !(error instanceof LeaseLostError)) throw error
         log('error', 'the writer lease ended while events were sent: they are looked up and what is missing is sent again', {
           error: reasonOf(error),
         })
@@ -368,7 +377,7 @@ export class Writer {
     } catch (error) {
       // Nothing was sent: no figure of these events is in any table, and the next group may try.
       this.#failing = true
-      if (entry && ownTerms.size === 0) await journal.remove(entry.name)
+      if (entry && !before) await journal.remove(entry.name)
       log('error', 'a group of events could not be stored', { error: reasonOf(error) })
       for (const { reject } of group) reject(unavailable('Events cannot be stored right now.', 2, error))
       await sleep(200)
@@ -379,11 +388,11 @@ export class Writer {
     }
   }
 
-  async #decide(group: readonly Waiting[], ownTerms: ReadonlySet<number>): Promise<Decision> {
+  async #decide(group: readonly Waiting[], before: SentBefore | undefined): Promise<Decision> {
     const { store, tenants, lease, seals, retention } = this.#options
     const decision = await decide(
       group.map(({ batch }) => batch),
-      { store, filter: this.#filter, numbers: this.#numbers, tenants, seals, retention, ownTerms, term: () => lease.extend() },
+      { store, filter: this.#filter, numbers: this.#numbers, tenants, seals, retention, before, term: () => lease.extend() },
     )
     // Numbers of names, above all: once the group is journalled they are used, whatever becomes of ClickHouse.
     store.assertWritten()
@@ -391,15 +400,14 @@ export class Writer {
   }
 
   /** Learns what other instances stored since this one last looked. */
-  async #catchUp(): Promise<void> {
+  async #catchUp({ term }: Turn): Promise<void> {
     const { store, seals, removals, retention } = this.#options
     await seals.load()
     await removals.learn()
     await retention.load()
-    if (this.#filter.isComplete) {
-      const now = await store.now()
-      await store.hashesOfIds((hash) => this.#filter.addHash(hash), this.#seenUntil - RECEIVED_SLACK_MS)
-      this.#seenUntil = now
+    if (this.#filter.isComplete && this.#unseenFrom !== null) {
+      await store.hashesOfIds((hash) => this.#filter.addHash(hash), this.#unseenFrom)
+      this.#unseenFrom = term.number
     }
     this.#behind = false
   }
@@ -420,8 +428,8 @@ export class Writer {
   async #loadFilter(): Promise<void> {
     while (!this.#closing && !this.#filter.isComplete) {
       try {
-        const { store } = this.#options
-        this.#seenUntil = await store.now()
+        const { store, lease } = this.#options
+        this.#unseenFrom = await lease.firstOpenTerm()
         await store.hashesOfIds((hash) => this.#filter.addHash(hash))
         this.#filter.complete()
         this.#behind = true

@@ -7,7 +7,6 @@
  * are counted, and the days they belong to are compared with the rollups.
  */
 import { DAY } from '../rollups/granularities.ts'
-import { dateTime64 } from '../clickhouse/parameters.ts'
 import type { Store } from '../clickhouse/store.ts'
 import type { WriteGuard } from '../clickhouse/writer-lease.ts'
 import type { TenantKey } from '../domain/tenant.ts'
@@ -67,17 +66,17 @@ export async function completeEvents(
 }
 
 /**
- * Compares the rollups of the days of all events received since an instant with the log, and repairs them: for what an
- * instance left half done. Runs under the writer lease, when no other write is running.
- * @param since epoch milliseconds on ClickHouse's clock
+ * Compares the rollups of the days of all events of a term and of those after it with the log, and repairs them: for what
+ * an instance left half done. Runs under the writer lease, when no other write is running.
+ * @param term of the writer lease
  * @returns how many days and spans of rollups were written again
  */
-export async function repairReceivedSince(store: Store, seals: Seals, guard: WriteGuard, since: number): Promise<number> {
+export async function repairSinceTerm(store: Store, seals: Seals, guard: WriteGuard, term: number): Promise<number> {
   const rows = await store.readInternal<{ day: number }>(
-    'days_received_since',
+    'days_since_term',
     `SELECT DISTINCT toUInt32(intDiv(toUnixTimestamp(timestamp), ${DAY.seconds}) * ${DAY.seconds}) AS day
-     FROM events WHERE received_at >= {since:DateTime64(3, 'UTC')}`,
-    { since: dateTime64(since) },
+     FROM events WHERE term >= {term:UInt64}`,
+    { term },
   )
   return repairDays(store, seals, guard, rows.map(({ day }) => day))
 }
