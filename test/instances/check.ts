@@ -62,16 +62,24 @@ export interface CheckOptions {
   readers: readonly string[]
   /** Tenants whose figures are added up and compared, at each instance. */
   figures: readonly string[]
+  /** What is found is added to this. */
+  found: Findings
   /** Told what was found, in words. */
   report: (text: string) => void
 }
 
-export async function check(options: CheckOptions): Promise<Findings> {
-  const { site, report } = options
-  const found: Findings = { ...NOTHING }
+export async function check(options: CheckOptions): Promise<void> {
+  const { site, found, report } = options
+  const laps: string[] = []
+  let since = performance.now()
+  const lap = (what: string) => {
+    laps.push(`${what} ${((performance.now() - since) / 1000).toFixed(1)}`)
+    since = performance.now()
+  }
   const rows = await storedRows(site.sql)
-  const stored = checkRows(options, rows, found)
-  await checkNames(options, rows, found)
+  const stored = checkRows(options, rows)
+  await checkNames(options, rows)
+  lap('rows')
   const strangers = new Set<string>()
   for (const instance of site.instances) {
     const asking: Asking = {
@@ -82,25 +90,28 @@ export async function check(options: CheckOptions): Promise<Findings> {
       report: (text) => report(`${instance.name}: ${text}`),
     }
     for (const tenant of await readersOfOthers(options, asking)) strangers.add(tenant)
+    lap('readers')
     for (const tenant of options.figures) {
       const mine = stored.get(tenant) ?? []
       const named = mine.filter(({ user }) => !site.removed.has(personOf(tenant, user)))
       found.wrong += await countWrong(asking, tenant, mine, named.length < mine.length ? named : mine)
     }
+    lap('figures')
   }
-  found.readOthers = strangers.size
+  found.readOthers += strangers.size
   const [first] = site.instances
   if (first) {
-    found.drift = await countDrift({ service: first.service, tokens: site.tokens, operator: site.operator, now: Date.now(), report })
+    found.drift += await countDrift({ service: first.service, tokens: site.tokens, operator: site.operator, now: Date.now(), report })
   }
-  return found
+  lap('reconcile')
+  report(laps.join(', '))
 }
 
 /** The mark that an event has in its trace id, and in its id where it was sent with one. */
 const markOf = ({ traceId, id }: { traceId?: string | null | undefined; id: string }) => traceId || id.slice('id '.length)
 
 /** @returns the events that should be stored, by tenant, each once, and with an id */
-function checkRows({ site, report }: CheckOptions, rows: readonly StoredRow[], found: Findings): Map<string, SentEvent[]> {
+function checkRows({ site, found, report }: CheckOptions, rows: readonly StoredRow[]): Map<string, SentEvent[]> {
   const { ledger, removed } = site
   const entries = new Map<string, Entry>()
   for (const tenant of ledger.tenants) for (const [mark, entry] of ledger.of(tenant)) entries.set(mark, entry)
@@ -184,7 +195,7 @@ function listed({ id, eventType, at, assistant, user, nanos, inputTokens, output
 }
 
 /** Both what the dictionary says and what the log uses. */
-async function checkNames({ site, report }: CheckOptions, rows: readonly StoredRow[], found: Findings): Promise<void> {
+async function checkNames({ site, found, report }: CheckOptions, rows: readonly StoredRow[]): Promise<void> {
   const names = new Map<string, Set<string>>()
   const numbers = new Map<string, Set<string>>()
   const add = (tenantKey: string, kind: string, name: string, key: string) => {

@@ -10,6 +10,7 @@ import { Writer, type Why } from '../faults/writers.ts'
 import { EVENT_TYPES } from '../reference.ts'
 import type { ClickHouse, Sql } from './clickhouse.ts'
 import { startGateway, type Gateway } from './gateway.ts'
+import { STORES_EVENTS } from './schema.ts'
 import { SharedTokens } from './tokens.ts'
 
 const START_MS = 90_000
@@ -88,9 +89,33 @@ export class Deployment {
     return (this.instances[at % this.instances.length] as Instance).service.url
   }
 
-  /** Another one than the one at `at`. */
-  otherUrl(at: number, dice: Dice): string {
-    return this.url(at + dice.between(1, this.instances.length - 1))
+  /** Ends an instance with SIGKILL; it is started again after `awayMs`. */
+  async kill({ service }: Instance, awayMs: number): Promise<void> {
+    service.respawnMs = awayMs
+    await service.signal('service', 'SIGKILL')
+  }
+
+  /** The instance that next sends an insert of events to ClickHouse, when the statement is on its way. */
+  nextToStore(withinMs: number): Promise<Instance> {
+    return new Promise((resolve, reject) => {
+      const stop = () => {
+        clearTimeout(timer)
+        for (const { gateway } of this.instances) gateway.fault = () => undefined
+      }
+      const timer = setTimeout(() => {
+        stop()
+        reject(new Error(`no instance stored anything within ${withinMs / 1_000} s`))
+      }, withinMs)
+      for (const instance of this.instances) {
+        instance.gateway.fault = (statement) => {
+          if (STORES_EVENTS.test(statement)) {
+            stop()
+            resolve(instance)
+          }
+          return undefined
+        }
+      }
+    })
   }
 
   /** Makes an event that nobody has sent yet, with an id. */
@@ -144,6 +169,14 @@ export class Deployment {
     const drained = performance.now()
     await sleep(AGREE_MS)
     return [ready - begun, drained - ready].map((ms) => Math.round(ms / 100) / 10)
+  }
+
+  /** Starts all instances again, with their clocks ahead as `aheadMs` says. */
+  async restart(): Promise<void> {
+    const starts = this.instances.map(({ service }) => service.starts)
+    for (const instance of this.instances) await this.kill(instance, 100)
+    while (this.instances.some(({ service }, at) => service.starts === starts[at])) await sleep(50)
+    await this.ready()
   }
 
   async endWriters(): Promise<void> {

@@ -145,7 +145,7 @@ async function oneRound(server: ClickHouse, site: Deployment, dice: Dice, round:
     if (left-- > 0) say(`    ${text.slice(0, 400)}`)
   }
   const found: Findings = { ...NOTHING }
-  const scene: Scene = { site, clickhouse: server, dice, name: `r${round}`, short: given.short, readers: [], found, report }
+  const scene: Scene = { site, clickhouse: server, dice, name: `r${round}`, short: given.short, readers: [], afterwards: [], found, report }
   const counted = { ...site.ledger.counts }
   let did = ''
   let times = ''
@@ -160,8 +160,7 @@ async function oneRound(server: ClickHouse, site: Deployment, dice: Dice, round:
         const withEvents = site.ledger.tenants.filter((tenant) => site.ledger.of(tenant).size > 0)
         const readers = [...new Set([...scene.readers, ...shuffled(dice, withEvents).slice(0, SAMPLE.readers)])]
         const figures = [...new Set([...withEvents.slice(0, 1), ...shuffled(dice, withEvents).slice(0, SAMPLE.figures - 1)])]
-        const more = await check({ site, dice, readers, figures, report })
-        for (const [name, count] of Object.entries(more)) found[name as keyof Findings] += count
+        await check({ site, dice, readers, figures, found, report })
         times = `${seconds(done - begun)} s, back in ${ready} s, retries ${drained} s, check ${seconds(performance.now() - checking)} s`
       })(),
     ])
@@ -169,6 +168,7 @@ async function oneRound(server: ClickHouse, site: Deployment, dice: Dice, round:
     found.failed++
     say(`    the round failed: ${String((error as Error).message)}`)
   }
+  for (const end of scene.afterwards) end()
   const complaints = site.ledger.complaints.splice(0)
   found.receipts += complaints.length
   for (const complaint of complaints.slice(0, 5)) report(`wrong answer to a caller: ${complaint}`)
@@ -189,7 +189,9 @@ async function oneRound(server: ClickHouse, site: Deployment, dice: Dice, round:
   return isGood && !spends
 }
 
-const seconds = (ms: number) => (ms / 1_000).toFixed(1)
+function seconds(ms: number): string {
+  return (ms / 1_000).toFixed(1)
+}
 
 function addCounts(site: Deployment): void {
   const { requests, sent, stored, refusals, unanswered } = site.ledger.counts

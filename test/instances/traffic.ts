@@ -85,3 +85,24 @@ export async function rivals(
   )
   await Promise.all(streams)
 }
+
+/** Sends new entries to every instance at once, a few hundred at a time, until it is told to stop. */
+export function keepRivals(
+  site: Deployment,
+  dice: Dice,
+  make: () => Entry[],
+  options: { most?: number; timeoutMs?: number } = {},
+): { stop(): Promise<void> } {
+  const ending = new AbortController()
+  const running = (async () => {
+    while (!ending.signal.aborted) await rivals(site, dice, make(), options)
+  })()
+  // It is waited for in `stop`.
+  running.catch(() => {})
+  return {
+    stop() {
+      ending.abort()
+      return running
+    },
+  }
+}
