@@ -118,10 +118,13 @@ export class Deployment {
     })
   }
 
-  /** Makes an event that nobody has sent yet, with an id. */
-  make(dice: Dice, tenant: string, user: string, more: { metadata?: object } = {}): Entry {
+  /**
+   * Makes an event that nobody has sent yet, with an id.
+   * @param sender who it is made for, in one word: findings are told apart by it
+   */
+  make(dice: Dice, sender: string, tenant: string, user: string, more: { metadata?: object } = {}): Entry {
     this.ledger.open(tenant)
-    const mark = `m-${this.#marks++}`
+    const mark = `${sender}-${this.#marks++}`
     const event = {
       id: `id ${mark}`,
       eventType: dice.pick(EVENT_TYPES),
@@ -197,5 +200,3 @@ export class Deployment {
     await this.#clickhouse.drop(this.database)
   }
 }
-
-export const personOf = (tenant: string, user: string): string => `${tenant}\0${user}`

@@ -3,9 +3,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Dice } from '../faults/dice.ts'
 import type { Entry } from '../faults/ledger.ts'
 import { startProxy } from '../faults/proxy.ts'
-import type { Findings } from './check.ts'
+import { personOf, type Findings } from './books.ts'
 import type { ClickHouse } from './clickhouse.ts'
-import { personOf, type Deployment, type Instance } from './deployment.ts'
+import type { Deployment, Instance } from './deployment.ts'
 import { STORES_EVENTS, STORES_NAMES } from './schema.ts'
 import { keepRivals, rivals, send, stream } from './traffic.ts'
 
@@ -34,10 +34,10 @@ export interface Kind {
 }
 
 /** New events of two tenants, one of them new, by users half of whom are new. */
-function fresh({ site, dice, name }: Scene, count: number): Entry[] {
+function fresh({ site, dice, name }: Scene, sender: string, count: number): Entry[] {
   return Array.from({ length: count }, (_, at) => {
     const user = dice.chance(0.5) ? `user ${dice.between(1, 300)}` : `user ${name}-${dice.between(1, count)}`
-    return site.make(dice, at % 3 === 0 ? 'acme' : `tenant ${name}`, user)
+    return site.make(dice, sender, at % 3 === 0 ? 'acme' : `tenant ${name}`, user)
   })
 }
 
@@ -45,7 +45,7 @@ const sameIds: Kind = {
   title: 'the same ids to all at once',
   async run(scene) {
     const { site, dice, short } = scene
-    const entries = fresh(scene, short ? 1_500 : 3_000)
+    const entries = fresh(scene, 'sameIds', short ? 1_500 : 3_000)
     await rivals(site, dice, entries)
     site.write(dice, scene.name, { count: 2 })
     await sleep(short ? 1_000 : 3_000)
@@ -57,7 +57,7 @@ const loadBalancer: Kind = {
   title: 'a load balancer: every id to one instance only',
   async run(scene) {
     const { site, dice, short, name } = scene
-    const entries = fresh(scene, short ? 2_000 : 6_000)
+    const entries = fresh(scene, 'balanced', short ? 2_000 : 6_000)
     const { length } = site.instances
     site.write(dice, name, { count: length, urls: (writer) => site.url(writer), ownOnly: true })
     await Promise.all(
@@ -78,7 +78,7 @@ const newCompanies: Kind = {
     readers.push(...companies)
     // The first events of each go to one instance, those that follow to another.
     const work = companies.map((company, at) => {
-      const make = () => site.make(dice, company, `user ${company} ${dice.between(1, 3)}`, { metadata: { of: company } })
+      const make = () => site.make(dice, 'company', company, `user ${company} ${dice.between(1, 3)}`, { metadata: { of: company } })
       return { company, at, first: [make(), make()], more: [make()] }
     })
     await Promise.all(
@@ -113,7 +113,7 @@ async function untilStores({ site, dice, name }: Scene, instance: Instance): Pro
   /** After how long each probe was acknowledged that was. */
   const stored: number[] = []
   const probe = async () => {
-    const entry = site.make(dice, `probe ${name}`, 'prober')
+    const entry = site.make(dice, 'probe', `probe ${name}`, 'prober')
     const { status } = await send(site, dice, entry.tenant, [entry], instance.service.url)
     if (status === 'stored') stored.push(performance.now() - begun)
   }
@@ -152,7 +152,7 @@ const killed: Kind = {
   async run(scene) {
     const { site, dice, name, short } = scene
     site.write(dice, name, { count: 3 })
-    const sending = keepRivals(site, dice, () => fresh(scene, 200), { timeoutMs: 4_000 })
+    const sending = keepRivals(site, dice, () => fresh(scene, 'rivals', 200), { timeoutMs: 4_000 })
     await sleep(dice.between(500, 2_000))
     const victim = await site.nextToStore(20_000)
     await sleep(dice.between(0, 30))
@@ -170,7 +170,7 @@ const stopped: Kind = {
   async run(scene) {
     const { site, dice, name, short } = scene
     site.write(dice, name, { count: 3 })
-    const sending = keepRivals(site, dice, () => fresh(scene, 200), { timeoutMs: 2_000 })
+    const sending = keepRivals(site, dice, () => fresh(scene, 'rivals', 200), { timeoutMs: 2_000 })
     await sleep(dice.between(500, 2_000))
     const victim = await site.nextToStore(20_000)
     await sleep(dice.between(0, 10))
@@ -197,11 +197,10 @@ const stalled: Kind = {
     const statement = dice.pick([STORES_EVENTS, STORES_EVENTS, STORES_NAMES])
     const at = dice.between(0, site.instances.length - 1)
     const { gateway } = site.instances[at] as Instance
-    await rivals(site, dice, fresh(scene, 200))
     // One of them at a time, as a network stalls one connection and not another.
     let left = short ? 1 : 2
     gateway.fault = (text) => (statement.test(text) && gateway.stalled === 0 && left-- > 0 ? { kind: 'stall', ms } : undefined)
-    const entries = fresh(scene, short ? 200 : 600)
+    const entries = fresh(scene, 'stalled', short ? 200 : 600)
     await Promise.all([
       stream({ site, dice, entries, timeoutMs: 3_000, url: (tries) => site.url(at + tries) }),
       sleep(1_000).then(() => stream({ site, dice, entries, timeoutMs: 12_000, most: 40, url: () => site.url(at + 1) })),
@@ -223,7 +222,7 @@ const cuts: Kind = {
     }
     const before = site.faults
     site.write(dice, name, { count: 4, urls: () => dice.pick(proxies).url })
-    const sending = keepRivals(site, dice, () => fresh(scene, 200), { timeoutMs: 3_000 })
+    const sending = keepRivals(site, dice, () => fresh(scene, 'rivals', 200), { timeoutMs: 3_000 })
     await sleep(short ? 5_000 : 15_000)
     await sending.stop()
     const faults = site.faults - before
@@ -241,8 +240,6 @@ const failing: Kind = {
   title: 'inserts of one instance fail for 3 s while another stores some of their events',
   async run(scene) {
     const { site, dice, short, name } = scene
-    site.write(dice, name, { count: 2 })
-    await rivals(site, dice, fresh(scene, 100))
     let times = 0
     for (; times < (short ? 2 : 4); times++) {
       const at = dice.between(0, site.instances.length - 1)
@@ -251,14 +248,14 @@ const failing: Kind = {
       const kind = dice.pick(['refuse', 'cut'] as const)
       gateway.fault = (statement) => (STORES_EVENTS.test(statement) ? { kind } : undefined)
       const restored = sleep(FAILS_MS).then(() => (gateway.fault = () => undefined))
-      const one = () => [site.make(dice, 'globex', `user ${name}-${dice.between(1, 50)}`)]
+      const one = (sender: string) => [site.make(dice, sender, `tenant ${name}`, `user ${name}-${dice.between(1, 50)}`)]
       // All in one group of the instance whose inserts fail: of half of them the callers retry elsewhere at once.
-      const [impatient, patient] = [Array.from({ length: 5 }, one), Array.from({ length: 5 }, one)]
+      const [impatient, patient] = ['impatient', 'patient'].map((sender) => Array.from({ length: 5 }, () => one(sender))) as [Entry[][], Entry[][]]
       const waiting = [...impatient, ...patient].map((entries, index) =>
         stream({ site, dice, entries, timeoutMs: index < 5 ? 400 : 12_000, url: (tries) => (tries === 0 || index >= 5 ? url : elsewhere) }),
       )
       // Stored by another one meanwhile, and then sent here too.
-      const later = Array.from({ length: 5 }, one)
+      const later = Array.from({ length: 5 }, () => one('twice'))
       const twice = later.map(async (entries) => {
         await sleep(300)
         await stream({ site, dice, entries, url: () => elsewhere })
@@ -266,6 +263,8 @@ const failing: Kind = {
       })
       await Promise.all([...waiting, ...twice, restored])
     }
+    site.write(dice, name, { count: 2 })
+    await sleep(1_000)
     return `${times} times`
   },
 }
@@ -279,7 +278,7 @@ const slowNetwork: Kind = {
     for (const { gateway } of far) gateway.latencyMs = dice.between(100, 200)
     const what = far.map((instance) => `${instance.name} ${instance.gateway.latencyMs} ms`).join(', ')
     site.write(dice, name, { count: 2 })
-    const entries = fresh(scene, short ? 400 : 1_500)
+    const entries = fresh(scene, 'sameIds', short ? 400 : 1_500)
     await rivals(site, dice, entries)
     return `${what}, ${entries.length} ids`
   },
@@ -296,11 +295,11 @@ const clocks: Kind = {
     ahead.aheadMs = CLOCKS_APART_MS
     await site.restart()
     site.write(dice, name, { count: 3 })
-    await rivals(site, dice, fresh(scene, short ? 800 : 2_000))
+    await rivals(site, dice, fresh(scene, 'apart', short ? 800 : 2_000))
     // The one ahead, or the one behind, ends while it stores.
     const victim = await site.nextToStore(20_000)
     await site.kill(victim, 500)
-    await rivals(site, dice, fresh(scene, short ? 400 : 1_000), { timeoutMs: 4_000 })
+    await rivals(site, dice, fresh(scene, 'killed', short ? 400 : 1_000), { timeoutMs: 4_000 })
     return `${ahead.name} is ahead`
   },
 }
@@ -314,7 +313,7 @@ const removals: Kind = {
     const tenant = `tenant ${name}`
     const people = Array.from({ length: PEOPLE }, (_, at) => `person ${name}-${at}`)
     const entries = Array.from({ length: short ? 500 : 1_500 }, (_, at) =>
-      site.make(dice, tenant, at % 5 === 0 ? dice.pick(people) : `user ${name}-${dice.between(1, 400)}`),
+      site.make(dice, 'people', tenant, at % 5 === 0 ? dice.pick(people) : `user ${name}-${dice.between(1, 400)}`),
     )
     // As a load balancer does it, so that names are new at all instances at once.
     const { length } = site.instances
@@ -324,7 +323,7 @@ const removals: Kind = {
       ),
     )
     site.write(dice, name, { count: 3 })
-    const sending = keepRivals(site, dice, () => fresh(scene, 100))
+    const sending = keepRivals(site, dice, () => fresh(scene, 'rivals', 100))
     const queue = people.entries()
     const work = async () => {
       for (const [at, person] of queue) {
@@ -364,7 +363,7 @@ const clickhouseKilled: Kind = {
   async run(scene) {
     const { site, clickhouse, dice, short, name } = scene
     site.write(dice, name, { count: 3 })
-    const sending = keepRivals(site, dice, () => fresh(scene, 200), { timeoutMs: 4_000 })
+    const sending = keepRivals(site, dice, () => fresh(scene, 'rivals', 200), { timeoutMs: 4_000 })
     const times = short ? 1 : dice.between(1, 3)
     for (let kill = 0; kill < times; kill++) {
       await sleep(dice.between(500, 2_000))
