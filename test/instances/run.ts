@@ -148,13 +148,19 @@ async function oneRound(server: ClickHouse, site: Deployment, dice: Dice, round:
   const found: Findings = { ...NOTHING }
   const scene: Scene = { site, clickhouse: server, dice, name: `r${round}`, short: given.short, readers: [], afterwards: [], found, report }
   const counted = { ...site.ledger.counts }
+  const fails = (error: unknown) => {
+    found.failed++
+    say(`    the round failed: ${String((error as Error).message)}`)
+    return 'failed'
+  }
   let did = ''
   let times = ''
   try {
     await Promise.race([
       later(ROUND_MS).then(() => Promise.reject(new Error(`not at its end within ${ROUND_MS / 1_000} s`))),
       (async () => {
-        did = await run(scene)
+        // Where it fails, what it has done so far is checked all the same.
+        did = await run(scene).catch(fails)
         const done = performance.now()
         const [ready, drained] = await site.settle()
         const withEvents = site.ledger.tenants.filter((tenant) => site.ledger.of(tenant).size > 0)
@@ -165,8 +171,7 @@ async function oneRound(server: ClickHouse, site: Deployment, dice: Dice, round:
       })(),
     ])
   } catch (error) {
-    found.failed++
-    say(`    the round failed: ${String((error as Error).message)}`)
+    fails(error)
   }
   for (const end of scene.afterwards) end()
   const complaints = site.ledger.complaints.splice(0)
