@@ -6,6 +6,8 @@ import type { Tokens } from './post.ts'
 
 const DAY = 86_400_000
 const REQUEST_TIMEOUT_MS = 60_000
+/** All tenants and days are compared, a stretch of days at a time. */
+const RECONCILE_TIMEOUT_MS = 240_000
 
 /** All of them have to be 0. */
 export interface Findings {
@@ -61,9 +63,9 @@ export async function check(options: CheckOptions): Promise<Findings> {
 
 async function ask<T>({ service }: Asking, token: string, path: string, init: RequestInit = {}): Promise<T> {
   const response = await fetch(`${service.url}${path}`, {
+    signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS),
     ...init,
     headers: { Authorization: `Bearer ${token}` },
-    signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS),
   })
   const text = await response.text()
   if (response.status !== 200) throw new Error(`${path} answered ${response.status} ${text.slice(0, 300)}`)
@@ -208,7 +210,10 @@ interface Drifted {
 }
 
 export async function countDrift(options: Asking): Promise<number> {
-  const { data } = await ask<Drifted>(options, options.operator, '/operations/reconcile', { method: 'POST' })
+  const { data } = await ask<Drifted>(options, options.operator, '/operations/reconcile', {
+    method: 'POST',
+    signal: AbortSignal.timeout(RECONCILE_TIMEOUT_MS),
+  })
   for (const drift of data.drift.slice(0, 20)) options.report(`drift: ${JSON.stringify(drift)}`)
   return data.drift.length
 }

@@ -212,21 +212,24 @@ const stalled: Kind = {
   },
 }
 
+/** Of the requests to ClickHouse, this share meets a fault: one group of events makes a dozen of them. */
+const CUT = 0.02
+
 const cuts: Kind = {
   title: 'connections are cut and answers lost, on both sides',
   async run(scene) {
     const { site, dice, short, name } = scene
     const proxies = await Promise.all(site.instances.map(({ service }) => startProxy(Number(new URL(service.url).port), dice)))
     for (const { gateway } of site.instances) {
-      gateway.fault = () => (dice.chance(0.03) ? { kind: dice.pick(['refuse', 'cut', 'lose'] as const) } : undefined)
+      gateway.fault = () => (dice.chance(CUT) ? { kind: dice.pick(['refuse', 'cut', 'lose'] as const) } : undefined)
     }
     const before = site.faults
     site.write(dice, name, { count: 4, urls: () => dice.pick(proxies).url })
     const sending = keepRivals(site, dice, () => fresh(scene, 'rivals', 200), { timeoutMs: 3_000 })
-    await sleep(short ? 5_000 : 15_000)
-    await sending.stop()
+    await sleep(short ? 6_000 : 15_000)
     const faults = site.faults - before
     for (const { gateway } of site.instances) gateway.fault = () => undefined
+    await sending.stop()
     // Until the writers have everything stored.
     scene.afterwards.push(() => proxies.forEach((proxy) => proxy.close()))
     return `${faults} before ClickHouse, ${proxies.reduce((sum, proxy) => sum + proxy.cuts, 0)} before the instances`

@@ -1,5 +1,5 @@
 /**
- * `npm run test:instances [-- --rounds 50 --seed N --short --only KIND]`: several instances on one ClickHouse.
+ * `npm run test:instances [-- --rounds 50 --seed N --short --only KIND --instances N]`: several instances on one ClickHouse.
  *
  * Real processes: instances of the service, each of which takes itself for one of several, on one ClickHouse; callers that
  * retry through another instance; a network between each instance and ClickHouse that is slow, stalls and breaks. Each
@@ -22,9 +22,10 @@ import { Deployment, running } from './deployment.ts'
 import { KINDS, type Kind, type Scene } from './rounds.ts'
 import { shuffled } from './traffic.ts'
 
-const USAGE = `usage: npm run test:instances -- [--rounds 50] [--seed N] [--short] [--only KIND]
+const USAGE = `usage: npm run test:instances -- [--rounds 50] [--seed N] [--short] [--only KIND] [--instances N]
 
-KIND is one of ${Object.keys(KINDS).join(', ')}`
+KIND is one of ${Object.keys(KINDS).join(', ')}; it may be given several times.
+One instance alone shows what the suite itself gets wrong.`
 /** A deployment that knows more events than this is replaced: every round looks at all of them. */
 const MAX_EVENTS = 60_000
 /** Lines of one round about what was found. */
@@ -101,6 +102,7 @@ function options() {
         seed: { type: 'string' },
         short: { type: 'boolean', default: false },
         only: { type: 'string', multiple: true },
+        instances: { type: 'string' },
       },
     })
     const kinds = values.only ?? Object.keys(KINDS)
@@ -109,7 +111,9 @@ function options() {
     const seed = Number(values.seed ?? Date.now() % 1_000_000)
     if (!Number.isInteger(rounds) || rounds < 1 || rounds > 1_000) throw new Error('--rounds must be an integer from 1 to 1000')
     if (!Number.isInteger(seed) || seed < 0) throw new Error('--seed must be an integer from 0')
-    return { rounds, seed, short: values.short, kinds }
+    const instances = values.instances === undefined ? undefined : Number(values.instances)
+    if (instances !== undefined && ![1, 2, 3].includes(instances)) throw new Error('--instances must be 1, 2 or 3')
+    return { rounds, seed, short: values.short, kinds, instances }
   } catch (error) {
     process.stderr.write(`${(error as Error).message}\n${USAGE}\n`)
     process.exit(2)
@@ -123,7 +127,8 @@ async function allRounds(server: ClickHouse, dice: Dice): Promise<void> {
     if (plan.length === 0) plan = shuffled(dice, given.kinds)
     const kind = plan.shift() as string
     // Every fourth deployment of the long form has a third instance.
-    site ??= await Deployment.open({ clickhouse: server, directory, instances: !given.short && dice.chance(0.25) ? 3 : 2 })
+    const instances = given.instances ?? (!given.short && dice.chance(0.25) ? 3 : 2)
+    site ??= await Deployment.open({ clickhouse: server, directory, instances })
     const isGood = await oneRound(server, site, createDice(given.seed + round), round, kind)
     if (isGood && site.ledger.counts.events < MAX_EVENTS) continue
     await closeSite(site)
