@@ -213,7 +213,7 @@ const stalled: Kind = {
 }
 
 /** Of the requests to ClickHouse, this share meets a fault: one group of events makes a dozen of them. */
-const CUT = 0.02
+const CUT = 0.03
 
 const cuts: Kind = {
   title: 'connections are cut and answers lost, on both sides',
@@ -224,7 +224,7 @@ const cuts: Kind = {
       gateway.fault = () => (dice.chance(CUT) ? { kind: dice.pick(['refuse', 'cut', 'lose'] as const) } : undefined)
     }
     const before = site.faults
-    site.write(dice, name, { count: 4, urls: () => dice.pick(proxies).url })
+    site.write(dice, name, { count: 6, urls: () => dice.pick(proxies).url })
     const sending = keepRivals(site, dice, () => fresh(scene, 'rivals', 200), { timeoutMs: 3_000 })
     await sleep(short ? 6_000 : 15_000)
     const faults = site.faults - before
