@@ -33,11 +33,14 @@ export interface Turn {
   readonly term: Term
   /** True where nobody else can have written anything since the end of this instance's last turn. */
   readonly continued: boolean
-  /**
-   * Where the holder before may have left an insert half done (its event rows are stored and its rollup rows may not be),
-   * the first term whose events are concerned; else null.
-   */
-  readonly unsettledFrom: number | null
+  /** Null where every holder before has released the lease. */
+  readonly unsettled: Unsettled | null
+}
+
+/** An insert of an earlier holder may be half done: its event rows are stored, and its rollup rows may not be. */
+export interface Unsettled {
+  /** The first term whose events are concerned. */
+  readonly fromTerm: number
 }
 
 /** Statements of maintenance are written under the lease too: its condition goes into their SQL. */
@@ -79,8 +82,11 @@ export interface WriterLease extends WriteGuard {
    * nobody else stores anything.
    */
   firstOpenTerm(): Promise<number | null>
-  /** Says that what an earlier holder left half done has been put right; until then every turn says `unsettledFrom`. */
-  settled(): void
+  /**
+   * Says that what earlier holders left half done has been put right. Until then every turn says `unsettled`, and the lease
+   * is neither given up to others who wait nor released.
+   */
+  settled(unsettled: Unsettled): void
   /** Gives the lease up. Call it only when no write is under way and the outcome of each is known. */
   release(): Promise<void>
   /**
@@ -103,7 +109,7 @@ export class OwnLease implements WriterLease {
   async acquire(): Promise<Turn> {
     if (this.#abandoned) await waitForWrites(this.#store)
     this.#abandoned = false
-    return { term: OwnLease.#term, continued: true, unsettledFrom: null }
+    return { term: OwnLease.#term, continued: true, unsettled: null }
   }
 
   extend = () => Promise.resolve(OwnLease.#term)
@@ -176,7 +182,7 @@ export class SharedLease implements WriterLease {
   #lostTerm = 0
   /** The last term that this instance gave up by itself. */
   #released = 0
-  #unsettledFrom: number | null = null
+  #unsettled: Unsettled | null = null
   /** One call after the other: a term is extended beside the work under it. */
   #running: Promise<unknown> = Promise.resolve()
 
@@ -209,8 +215,9 @@ export class SharedLease implements WriterLease {
     return (row?.released ?? 0) + 1
   }
 
-  settled(): void {
-    this.#unsettledFrom = null
+  settled(unsettled: Unsettled): void {
+    // Since then, another holder may have left something behind.
+    if (this.#unsettled === unsettled) this.#unsettled = null
   }
 
   abandon(): void {
@@ -222,7 +229,7 @@ export class SharedLease implements WriterLease {
   async #acquire(): Promise<Turn> {
     const began = performance.now()
     if (this.#term && began < this.#heldUntil) {
-      if (began >= this.#turnUntil && (await this.#othersWait())) {
+      if (began >= this.#turnUntil && this.#unsettled === null && (await this.#othersWait())) {
         await this.#release()
         for (const until = performance.now() + STEP_BACK_MS; performance.now() < until; await sleep(25)) {
           if (((await this.#last())?.term ?? 0) > this.#released) break
@@ -230,7 +237,7 @@ export class SharedLease implements WriterLease {
       } else {
         if (began >= this.#turnUntil) this.#turnUntil = began + TURN_MS
         try {
-          return { term: await this.#extend(), continued: true, unsettledFrom: this.#unsettledFrom }
+          return { term: await this.#extend(), continued: true, unsettled: this.#unsettled }
         } catch (error) {
           if (!(error instanceof LeaseLostError)) throw error
         }
@@ -247,11 +254,11 @@ export class SharedLease implements WriterLease {
           this.#turnUntil = claimedAt + TURN_MS
           const continued = last !== undefined && last.term === this.#released
           if (last && !last.released) {
-            this.#unsettledFrom ??= await this.firstOpenTerm()
+            this.#unsettled = { fromTerm: Math.min(await this.firstOpenTerm(), this.#unsettled?.fromTerm ?? Infinity) }
             // The lease has to be held meanwhile.
             await waitForWrites(this.#store, () => this.#extend())
           }
-          return { term: await this.#extend(), continued, unsettledFrom: this.#unsettledFrom }
+          return { term: await this.#extend(), continued, unsettled: this.#unsettled }
         }
         freeSince = Math.min(freeSince, claimedAt)
         if (performance.now() - freeSince > LOST_TOKEN_MS) {
@@ -288,7 +295,7 @@ export class SharedLease implements WriterLease {
     const term = this.#term
     if (!term) return
     this.abandon()
-    if (this.#unsettledFrom !== null) return
+    if (this.#unsettled !== null) return
     await this.#insert(term.number, 'released', `released-${term.number}`)
     this.#released = term.number
   }

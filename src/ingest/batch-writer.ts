@@ -15,7 +15,7 @@ import { repairSinceTerm } from './repair-insert.ts'
 import { IdFilter, idHash } from './event-id-filter.ts'
 import { Inserts, reasonOf } from './insert.ts'
 import type { Entry, Journal } from './journal.ts'
-import { LeaseLostError, type Turn, type WriteGuard, type WriterLease } from '../clickhouse/writer-lease.ts'
+import { LeaseLostError, type Turn, type Unsettled, type WriteGuard, type WriteLock, type WriterLease } from '../clickhouse/writer-lease.ts'
 import { Numbers } from '../ids/allocator.ts'
 import type { Tenants } from '../ids/tenants.ts'
 import type { Removals } from '../maintenance/erasure.ts'
@@ -56,6 +56,8 @@ const GATHER_MS = 25
 const LINGER_MS = 50
 /** How often the lease is extended beside long work under it. */
 const EXTEND_MS = 1_000
+/** Events that wait for longer make the instance say that it cannot store any. */
+const LONG_WAIT_MS = 3_000
 /** While events could not be stored last time and nobody sends any, the writer tries so often whether it could again. */
 const PROBE_MS = 2_000
 /** A caller waits this long for its batch to be stored, then is told to come back; what is journalled is stored all the same. */
@@ -94,6 +96,9 @@ export class Writer {
   #stuck = false
   /** True from a failure to store, or to get the lease, until the next success. */
   #failing = false
+  /** Since when the group that is being stored has waited; undefined where none is. */
+  #storingSince: number | undefined
+  #settling: Promise<void> | undefined
   #reaper: NodeJS.Timeout | undefined
   /**
    * The id filter may lack events that other instances stored under this term or a later one; null where there is no other
@@ -138,9 +143,10 @@ export class Writer {
     return this.#filter.isComplete
   }
 
-  /** False from a failure to store events, or to get the lease, until the next success. */
+  /** False from a failure to store events, or to get the lease, until the next success, and while events wait for long. */
   get healthy(): boolean {
-    return !this.#stuck && !this.#failing
+    const since = this.#storingSince ?? this.#queue[0]?.since ?? Infinity
+    return !this.#stuck && !this.#failing && performance.now() - since < LONG_WAIT_MS
   }
 
   /**
@@ -237,15 +243,25 @@ export class Writer {
     }
   }
 
-  /** Before anything is decided in a turn: learns what other instances did, and puts right what one of them left half done. */
+  /** Before anything is decided in a turn: learns what other instances did, and begins to put right what they left half done. */
   async #prepare(turn: Turn): Promise<void> {
-    const { store, seals, lease, log } = this.#options
+    const { seals, log } = this.#options
     if (!turn.continued) this.#behind = true
     if (this.#behind || seals.doubtful) await this.#catchUp(turn)
-    if (turn.unsettledFrom === null) return
-    const days = await repairSinceTerm(store, seals, lease, turn.unsettledFrom)
+    if (turn.unsettled && !this.#settling) {
+      // In stretches between groups: events can be stored meanwhile.
+      this.#settling = this.#settle(turn.unsettled, (work) => this.exclusive(work))
+        .catch((error: unknown) => log('error', 'what an instance left half done is not put right yet', { error: reasonOf(error) }))
+        .finally(() => (this.#settling = undefined))
+    }
+  }
+
+  /** Puts right what earlier holders of the lease left half done. */
+  async #settle(unsettled: Unsettled, lock: WriteLock): Promise<void> {
+    const { store, seals, lease, log } = this.#options
+    const days = await repairSinceTerm(store, seals, lock, unsettled.fromTerm)
     if (days > 0) log('warn', 'an instance left an insert half done, which had to be put right', { days })
-    lease.settled()
+    lease.settled(unsettled)
   }
 
   /** Tries until it succeeds, or until the service is closing. */
@@ -333,6 +349,7 @@ export class Writer {
     }, PATIENCE_MS)
     /** Terms under which rows were sent. */
     const terms = new Set<number>()
+    this.#storingSince = group[0]?.since
     let before: SentBefore | undefined
     let entry: Entry | undefined
     const attempt = async () => {
@@ -361,8 +378,11 @@ export class Writer {
         })
         lease.abandon()
         await this.#untilDone(async () => {
-          await this.#prepare(await lease.acquire())
+          const turn = await lease.acquire()
+          await this.#prepare(turn)
           decision = await attempt()
+          // Its callers are told that it is stored: its first attempt must be in the rollups then.
+          if (turn.unsettled) await this.#settle(turn.unsettled, (work) => work(lease))
         })
       }
       const { receipts, added } = decision as Decision
@@ -385,6 +405,7 @@ export class Writer {
     } finally {
       clearTimeout(impatient)
       this.#stuck = false
+      this.#storingSince = undefined
     }
   }
 
