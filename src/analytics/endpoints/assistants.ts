@@ -1,8 +1,10 @@
 /** GET /analytics/assistants: what each assistant did in the range, busiest first, and which fell idle. */
+import * as v from 'valibot'
 import { MANY_ROWS } from '../../clickhouse/query-settings.ts'
 import type { Store } from '../../clickhouse/store.ts'
 import { tenantSql } from '../../clickhouse/tenant-filter.ts'
 import type { Range } from '../../domain/time-range.ts'
+import { answerOf, flag, instant, text } from '../../domain/response-fields.ts'
 import { ACROSS_LEVELS } from '../../rollups/granularities.ts'
 import {
   filters,
@@ -24,11 +26,29 @@ import { toIso } from '../../time/iso8601.ts'
 import { endpoint } from '../endpoint.ts'
 import { toChange, toMetrics } from '../figures.ts'
 import { common, range } from '../parameters.ts'
+import { Change, FIGURES, metricFields } from '../response-fields.ts'
+
+export const AssistantActivity = v.strictObject({
+  assistant: text('Its id.'),
+  ...metricFields,
+  share: v.pipe(v.number(), v.minValue(0), v.maxValue(1), v.description('Its part of all events of the range.')),
+  idle: flag('No event in the range, though there were some in the range before.'),
+  lastActiveAt: instant('Its last event in the range, or in the one before.'),
+  previous: v.pipe(v.strictObject(metricFields), v.description('The range of the same length before.')),
+  change: Change,
+})
 
 export const assistants = endpoint({
+  path: '/analytics/assistants',
+  operationId: 'assistants',
+  summary: 'Assistant activity metrics',
+  description:
+    'What each assistant did in the range, busiest first, and against the range of the same length before. Those that were active before and are not now are `idle`.',
+  agentHint: FIGURES,
   parameters: { ...range, ...common },
+  response: answerOf(v.array(AssistantActivity)),
 
-  async answer({ store, names, scope, parameters }) {
+  async handle({ store, names, scope, parameters }) {
     const { startDate, endDate } = parameters
     const before = { from: startDate - (endDate - startDate), to: startDate }
     const rows = await perAssistant(store, scope, [before, { from: startDate, to: endDate }])

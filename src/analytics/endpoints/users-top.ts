@@ -2,9 +2,11 @@
  * GET /analytics/users/top: the most active users of the range; ties break by user id. Who may be on the list comes from
  * lists of the spans' most active (../user-ranks.ts), or else from all users; then the figures of those few are read.
  */
+import * as v from 'valibot'
 import { MANY_ROWS } from '../../clickhouse/query-settings.ts'
 import type { Store } from '../../clickhouse/store.ts'
 import { tenantSql } from '../../clickhouse/tenant-filter.ts'
+import { answerOf, count, instant, text } from '../../domain/response-fields.ts'
 import { USER_LEVELS } from '../../rollups/granularities.ts'
 import { filters, inRaw, inSpans, partParams, RAW_SUMMED, rowsOf, spanParams, SUMMED, SUMS } from '../../rollups/plan-sql.ts'
 import { type Parts, partsOf } from '../../rollups/plan.ts'
@@ -14,11 +16,26 @@ import { toIso } from '../../time/iso8601.ts'
 import { endpoint } from '../endpoint.ts'
 import { toMetrics } from '../figures.ts'
 import { common, limit, range } from '../parameters.ts'
+import { costFields, countFields, FIGURES } from '../response-fields.ts'
+
+export const TopUser = v.strictObject({
+  user: text('Its id.'),
+  ...countFields,
+  ...costFields,
+  assistants: count('Distinct assistants the user was active with.'),
+  lastActiveAt: instant('Its last event in the range.'),
+})
 
 export const usersTop = endpoint({
+  path: '/analytics/users/top',
+  operationId: 'usersTop',
+  summary: 'Top users by activity',
+  description: 'The users with most events in the range, largest first; ties break by user id.',
+  agentHint: FIGURES,
   parameters: { ...range, limit: limit(10, 'Users on the list.'), ...common },
+  response: answerOf(v.array(TopUser)),
 
-  async answer({ store, names, ranks, scope, now, parameters }) {
+  async handle({ store, names, ranks, scope, now, parameters }) {
     const { startDate, endDate, limit: places } = parameters
     // Users are pre-summed over all assistants: with a filter by assistant, or by user, the raw log is the source.
     const levels = scope.assistants || scope.users ? [] : USER_LEVELS
