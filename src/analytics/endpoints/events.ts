@@ -1,21 +1,18 @@
 /** GET /analytics/events: the raw log, newest first, by page or by cursor. */
 import * as v from 'valibot'
-import { FEW_ROWS } from '../../clickhouse/query-settings.ts'
-import type { Store } from '../../clickhouse/store.ts'
-import { tenantSql } from '../../clickhouse/tenant-filter.ts'
 import { badRequest } from '../../domain/errors.ts'
-import { EVENT_TYPES, type EventType } from '../../domain/event.ts'
+import { EVENT_TYPES } from '../../domain/event.ts'
 import { count, instant, orNull, text, usd, whatIs } from '../../domain/response-fields.ts'
 import { jsonObject } from '../../domain/schemas.ts'
-import type { Scope } from '../../rollups/scope.ts'
-import { totalsOf } from '../../rollups/sums.ts'
-import type { Instant } from '../../time/instant.ts'
 import { toIso } from '../../time/iso8601.ts'
 import { endpoint } from '../endpoint.ts'
-import { type Cutting, eventsFile, type Position, selection, selectionParams } from '../export/events-file.ts'
 import { fileHeaders, format, formatOf, type FileFormat } from '../export/formats.ts'
 import { toMetrics } from '../figures.ts'
 import { common, eventType, openLimit, range, skip, text as textParameter } from '../parameters.ts'
+import { eventPage } from '../queries/event-page.ts'
+import type { Position } from '../queries/event-selection.ts'
+import { eventsFile } from '../queries/events-file.ts'
+import { totalsOf } from '../totals.ts'
 
 /** Events of a page where no limit is given. */
 const PAGE_SIZE = 50
@@ -68,7 +65,7 @@ export const events = endpoint({
     const cursor = cursorOf(parameters)
     const [[totals], rows] = await Promise.all([
       totalsOf(store, scope, 'events_total', [{ from, to }], 'counts'),
-      page(store, scope, { from, to, type: parameters.eventType, size, skipped, cursor }),
+      store.read(scope, eventPage(scope, { from, to, type: parameters.eventType, size, skipped, cursor })),
     ])
     const metrics = toMetrics(totals)
     const listed = rows.slice(0, size)
@@ -108,7 +105,7 @@ export const events = endpoint({
       const asked = formatOf({ parameters, accept }) as FileFormat
       return {
         headers: fileHeaders(asked, 'events', from, to),
-        chunks: await eventsFile(store, scope, asked, { from, to, type, size, skipped, cursor: cursorOf(parameters) }),
+        chunks: await store.stream(scope, eventsFile(scope, asked, { from, to, type, size, skipped, cursor: cursorOf(parameters) })),
       }
     },
   },
@@ -119,35 +116,6 @@ function cursorOf({ cursor: given, skip: skipped }: { cursor?: string | undefine
   const cursor = given === undefined ? null : readCursor(given)
   if (cursor && skipped > 0) throw badRequest([{ parameter: 'skip', message: 'cannot be combined with cursor' }])
   return cursor
-}
-
-interface EventRow {
-  id: string
-  eventType: EventType
-  at: Instant
-  assistant: string
-  user: string
-  cost: number
-  inputTokens: number
-  outputTokens: number
-  model: string
-  traceId: string
-  metadata: string
-}
-
-/** One page and one row more, which tells whether there is another page. */
-function page(store: Store, scope: Scope, wanted: Cutting & { readonly size: number }) {
-  return store.read<EventRow>(
-    scope,
-    'events',
-    tenantSql(`SELECT id, event_type AS eventType, toUnixTimestamp64Milli(timestamp) AS at, assistant, user,
-       cost_nanos / 1e9 AS cost, input_tokens AS inputTokens, output_tokens AS outputTokens, model,
-       trace_id AS traceId, metadata
-     ${selection(wanted, scope)}
-     LIMIT {size:UInt32} OFFSET {skipped:UInt64}`),
-    { ...selectionParams(wanted, scope), size: wanted.size + 1 },
-    scope.users ? {} : FEW_ROWS,
-  )
 }
 
 function writeCursor({ at, id }: Position): string {

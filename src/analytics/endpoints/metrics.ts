@@ -2,13 +2,13 @@
 import * as v from 'valibot'
 import { badRequest } from '../../domain/errors.ts'
 import { answerOf } from '../../domain/response-fields.ts'
-import { NOTHING, totalsOf } from '../../rollups/sums.ts'
 import { toIso } from '../../time/iso8601.ts'
 import { periodsBetween } from '../../time/periods.ts'
 import { endpoint } from '../endpoint.ts'
 import { toMetrics } from '../figures.ts'
 import { common, range, requiredPeriod } from '../parameters.ts'
 import { FIGURES, metricFields, periodField, periodKeyField, rangeFields } from '../response-fields.ts'
+import { NOTHING, totalsOf } from '../totals.ts'
 
 /** 27 years of days: 100 queries and 3 MB. */
 const MAX_ENTRIES = 10_000

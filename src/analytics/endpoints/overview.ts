@@ -1,13 +1,13 @@
 /** GET /analytics/overview: one summary of the last complete day, 7 days or 30 days. */
 import * as v from 'valibot'
 import { answerOf, count, instant, orNull } from '../../domain/response-fields.ts'
-import { totalsOf } from '../../rollups/sums.ts'
 import { toIso } from '../../time/iso8601.ts'
 import { addDays, startOfPeriod } from '../../time/periods.ts'
 import { endpoint } from '../endpoint.ts'
 import { toMetrics } from '../figures.ts'
 import { common, endDate, period } from '../parameters.ts'
 import { activeUsersField, costFields, countFields, FIGURES, metricFields, periodField, rangeFields } from '../response-fields.ts'
+import { totalsOf } from '../totals.ts'
 
 const COMPLETE_DAYS = { day: 1, week: 7, month: 30 }
 

@@ -5,17 +5,16 @@
 import * as v from 'valibot'
 import type { Range } from '../../domain/time-range.ts'
 import { answerOf, count, instant, orNull, text, whatIs } from '../../domain/response-fields.ts'
-import { NOTHING } from '../../rollups/sums.ts'
 import { HOUR, type Instant } from '../../time/instant.ts'
 import { toIso } from '../../time/iso8601.ts'
 import { endpoint } from '../endpoint.ts'
 import { common, endDate, limit, wholeNumber } from '../parameters.ts'
 import { rangeFields } from '../response-fields.ts'
-import { entryIn, sumsByAssistant } from '../queries/sums-by-assistant.ts'
 import { addSums, compareAll, directionOf, findingsOf, METRICS, type Severity, type Sums } from '../regressions/baseline.ts'
-import { FLEET, type Found, inOrder, runsOf } from '../regressions/findings.ts'
-import { comparedRanges, QUARTER, slotOf, spansFrom, spansOf, tail } from '../regressions/ranges.ts'
+import { assistantSums, FLEET, type Found, inOrder, runsOf } from '../regressions/findings.ts'
+import { comparedRanges, entryIn, QUARTER, slotOf, spansFrom, spansOf, tail } from '../regressions/ranges.ts'
 import { evidenceOf, summaryOf } from '../regressions/summary.ts'
+import { NOTHING } from '../totals.ts'
 
 const atLeastZero = (description: string) => v.pipe(v.number(), v.minValue(0), v.description(description))
 const severityField = v.picklist(['warning', 'critical'] satisfies Severity[])
@@ -102,7 +101,7 @@ export const regressions = endpoint({
     // The pieces of each range between the beginnings of the spans, oldest first.
     const pieces = ranges.map((range) => lengths.map((hours, at) => tail(range, hours, lengths[at + 1])))
 
-    const rows = await sumsByAssistant(store, scope, 'regressions', pieces.flat())
+    const rows = await assistantSums(store, scope, 'regressions', pieces.flat())
     const figures = new Map(rows.map((row) => [`${row.assistant} ${row.entry}`, row]))
     const lastAt = new Map<number, Instant>()
     for (const row of rows) lastAt.set(row.assistant, Math.max(lastAt.get(row.assistant) ?? 0, row.lastAt))

@@ -1,13 +1,13 @@
 /** GET /analytics/rolling: the last `window` × 24 hours, the same before it, how each figure moved, and a daily series. */
 import * as v from 'valibot'
 import { answerOf, count } from '../../domain/response-fields.ts'
-import { NOTHING, seriesOf } from '../../rollups/sums.ts'
 import { toIso } from '../../time/iso8601.ts'
 import { periodsBetween } from '../../time/periods.ts'
 import { endpoint } from '../endpoint.ts'
 import { toChange, toMetrics } from '../figures.ts'
 import { common, endDate, window } from '../parameters.ts'
 import { Change, FIGURES, metricFields, periodKeyField, rangeFields } from '../response-fields.ts'
+import { NOTHING, seriesOf } from '../totals.ts'
 
 const DAY_MS = 86_400_000
 

@@ -1,7 +1,6 @@
 /** GET /analytics/snapshots: one row a day, week or month, streamed in whatever format a BI tool reads. */
 import * as v from 'valibot'
 import { answerOf, flag } from '../../domain/response-fields.ts'
-import { totalsOf } from '../../rollups/sums.ts'
 import { toIso } from '../../time/iso8601.ts'
 import { periodsBetween } from '../../time/periods.ts'
 import { endpoint, type Question } from '../endpoint.ts'
@@ -10,6 +9,7 @@ import { parquetOf, type Column } from '../export/parquet.ts'
 import { toMetrics } from '../figures.ts'
 import { common, period, range } from '../parameters.ts'
 import { FIGURES, metricFields, periodField, periodKeyField, rangeFields } from '../response-fields.ts'
+import { totalsOf } from '../totals.ts'
 
 /** So many rows are asked for and written at a time, whatever the length of the range. */
 const ROWS_A_QUERY = 100
