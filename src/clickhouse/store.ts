@@ -13,8 +13,9 @@ import { asApiError, BROKEN_PART, NO_TABLE } from './errors.ts'
 import { ID_HASH } from './event-ids.ts'
 import { finished, type FinishedQuery, type Headers, startQuery, watched } from './query-log.ts'
 import { STREAM_SETTINGS, UNTHREADED } from './query-settings.ts'
+import type { FileQuery, Query } from './query.ts'
 import { bytesOf, parseRows } from './row-stream.ts'
-import { tenantFilters, type TenantSql } from './tenant-filter.ts'
+import { tenantFilters } from './tenant-filter.ts'
 import type { TenantKey } from '../domain/tenant.ts'
 
 /** Who asks: the tenant's key and what becomes of the query. */
@@ -51,8 +52,6 @@ export interface StoreOptions {
   /** Told of every query of every client when it is over. */
   readonly onQuery?: ((query: FinishedQuery) => void) | undefined
 }
-
-export type StreamFormat = 'CSVWithNames' | 'Parquet' | 'TSVRaw'
 
 const MAX_STREAMS = 32
 
@@ -149,13 +148,7 @@ export class Store {
    * except `cost_nanos`, which SQL divides before it answers.
    * @throws ApiError 503 when ClickHouse is away or overloaded, 400 when the question is too expensive
    */
-  async read<Row>(
-    asker: Asker,
-    name: string,
-    sql: TenantSql,
-    params: Record<string, unknown> = {},
-    settings: ClickHouseSettings = {},
-  ): Promise<Row[]> {
+  async read<Row>(asker: Asker, { name, sql, params, settings }: Query<Row>): Promise<Row[]> {
     const additional_table_filters = tenantFilters(asker.tenant, sql, this.#database, this.#cluster)
     const query = startQuery(name, `${name}-${randomUUID()}`)
     let headers: Headers | undefined
@@ -184,13 +177,7 @@ export class Store {
    * however long it is. `return` and the asker's signal cancel the query.
    * @throws ApiError as `read` does, where the query fails before its first byte; a later failure is thrown by `next`
    */
-  async stream(
-    asker: Asker,
-    name: string,
-    sql: TenantSql,
-    format: StreamFormat,
-    params: Record<string, unknown> = {},
-  ): Promise<AsyncIterableIterator<Uint8Array>> {
+  async stream(asker: Asker, { name, sql, params, format }: FileQuery): Promise<AsyncIterableIterator<Uint8Array>> {
     const additional_table_filters = tenantFilters(asker.tenant, sql, this.#database, this.#cluster)
     const query = startQuery(name, `${name}-${randomUUID()}`)
     try {

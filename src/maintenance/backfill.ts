@@ -23,7 +23,7 @@ const STEP_DAYS = 100
 const LISTED_DAYS = 10_000
 const RETRY_MS = 1_000
 
-/** `days`: all up to (tenant, day) are written; `spans`: all up to (level, start); see the table in migrate.ts. */
+/** `days`: all up to (tenant, day) are written; `spans`: all up to (level, start); see clickhouse/000_migrations.sql. */
 const PHASES = { days: 0, spans: 1, done: 2 } as const
 
 /** Stands for no day: what was in the rollup is gone, and the first day is next. */
