@@ -150,7 +150,7 @@ export async function createService(options: ServiceOptions) {
     removals,
     retention,
     log,
-    journal: await Journal.open(dataDir),
+    journal: await Journal.open(dataDir, { log }),
     lease: config.CLICKHOUSE_URL === undefined ? new OwnLease(store) : new SharedLease(store),
     filterMegabytes: config.ID_FILTER_MB,
     onStored: (tenant, timestamps) => cache.stored(tenant, timestamps),

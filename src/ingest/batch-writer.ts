@@ -13,7 +13,7 @@ import type { Names } from '../ids/dictionary.ts'
 import { decide, type Batch, type Decision, type Receipt } from './deduplicate.ts'
 import { repairReceivedSince } from './repair-insert.ts'
 import { IdFilter, idHash } from './event-id-filter.ts'
-import { Inserts, reasonOf } from './insert.ts'
+import { codeOf, Inserts, MAX_COMPLETIONS, reasonOf, UnusableEntryError } from './insert.ts'
 import type { Entry, Journal } from './journal.ts'
 import { LeaseLostError, type Turn, type WriteGuard, type WriterLease } from '../clickhouse/writer-lease.ts'
 import { Numbers } from '../ids/allocator.ts'
@@ -116,11 +116,21 @@ export class Writer {
     await retention.load()
     for (const entry of await journal.pending()) {
       log('warn', 'completing an insert of an earlier run', { name: entry.name })
+      let unusable: string | undefined
+      let failures = 0
       await this.#untilDone(async () => {
         await this.#prepare(await lease.acquire())
-        await this.#inserts.recover(entry)
+        try {
+          await this.#inserts.recover(entry)
+        } catch (error) {
+          // An entry must not keep everything else from being stored. ClickHouse out of reach, or a full disk, is no failure of it.
+          if (error instanceof UnusableEntryError) unusable = error.message
+          else if (codeOf(error) !== undefined && ++failures >= MAX_COMPLETIONS) unusable = `it cannot be stored: ${reasonOf(error)}`
+          else throw error
+        }
       })
-      await journal.remove(entry.name)
+      if (unusable === undefined) await journal.remove(entry.name)
+      else await journal.quarantine(entry.name, unusable)
     }
     this.#running = this.#run()
     this.#reaper = setInterval(() => this.#refuseImpatient(), 1_000).unref()
