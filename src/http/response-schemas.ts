@@ -35,6 +35,7 @@ export const Removal = v.strictObject({
 })
 
 export const Reconciliation = v.strictObject({
+  status: whatIs(['complete', 'running'], 'running where it takes longer than a request may: ask again.'),
   days: count('Companies times days that were compared.'),
   repaired: count('Entries of `drift` that were written anew.'),
   drift: v.pipe(
@@ -48,6 +49,40 @@ export const Reconciliation = v.strictObject({
       }),
     ),
     v.description('What differed, at most 10,000 entries.'),
+  ),
+  identitiesRepaired: count('Entries of the three lists below that were put right.'),
+  duplicateIds: v.pipe(
+    v.array(
+      v.strictObject({
+        tenant: text('The company.'),
+        id: text('Of an event.'),
+        copies: count('How often it is stored.'),
+        contents: count('How many of the copies are different events; a repair keeps the one that was stored first.'),
+      }),
+    ),
+    v.description('Ids that are stored more than once, at most 10,000.'),
+  ),
+  sharedNumbers: v.pipe(
+    v.array(
+      v.strictObject({
+        tenant: text('The company.'),
+        kind: whatIs(['assistant', 'user'], 'What the names are of.'),
+        number: count('The number.'),
+        names: v.pipe(v.array(text('A name.')), v.description('At most 10 of those that have it.')),
+      }),
+    ),
+    v.description('Numbers that several names share, at most 10,000.'),
+  ),
+  splitNames: v.pipe(
+    v.array(
+      v.strictObject({
+        tenant: text('The company.'),
+        kind: whatIs(['assistant', 'user'], 'What the name is of.'),
+        name: text('The name.'),
+        numbers: v.pipe(v.array(count('A number.')), v.description('At most 10 of its numbers.')),
+      }),
+    ),
+    v.description('Names with several numbers, at most 10,000.'),
   ),
 })
 

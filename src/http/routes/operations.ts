@@ -9,12 +9,13 @@ import type { Verifier } from '../../auth/verifier.ts'
 import type { Store } from '../../clickhouse/store.ts'
 import type { TenantKey } from '../../domain/tenant.ts'
 import { ApiError, badRequest, unavailable } from '../../domain/errors.ts'
+import type { Names } from '../../ids/dictionary.ts'
 import type { Tenants } from '../../ids/tenants.ts'
 import type { Writer } from '../../ingest/batch-writer.ts'
 import type { Rebuilds } from '../../maintenance/backfill.ts'
 import { BACKUP_NAME, BackupError, type Backups } from '../../maintenance/backup.ts'
 import type { Seals } from '../../maintenance/compaction.ts'
-import { reconcile, type Reconciliation } from '../../maintenance/reconcile.ts'
+import { reconcileAll, ReconcileJobs, type Reconciled } from '../../maintenance/reconcile-job.ts'
 import type { Retention } from '../../maintenance/retention.ts'
 import type { SelfCheck } from '../../maintenance/self-check.ts'
 import { MAX_INSTANT, MIN_INSTANT } from '../../time/instant.ts'
@@ -22,6 +23,7 @@ import { toIso } from '../../time/iso8601.ts'
 
 export interface OperationsParts {
   readonly store: Store
+  readonly names: Names
   readonly tenants: Tenants
   readonly seals: Seals
   readonly rebuilds: Rebuilds
@@ -67,6 +69,7 @@ export const backupParameters = {
 /** Routes under /health and /operations, and /metrics. */
 export function operations(parts: OperationsParts, probe: ProbeParts) {
   const { store, writer, verifier } = parts
+  const jobs = new ReconcileJobs((range) => reconcileAll({ ...parts, exclusive: (work) => writer.exclusive(work) }, range))
   const app = new Hono()
 
   app.get('/health/live', (c) => c.json({ status: 'ok' }))
@@ -117,8 +120,11 @@ export function operations(parts: OperationsParts, probe: ProbeParts) {
     const given = readParameters(reconcileParameters, new URL(c.req.url).search)
     const range = { from: given.startDate ?? MIN_INSTANT, to: given.endDate ?? MAX_INSTANT, repair: given.repair === 'true', horizon: parts.retention.horizon, onRepaired: parts.onRepaired }
     if (range.from >= range.to) throw badRequest([{ parameter: 'endDate', message: 'must be after startDate' }])
-    const result = await reconcile(parts.store, parts.seals, (work) => parts.writer.exclusive(work), range)
-    return c.json({ success: true, data: await readable(result, parts.tenants) })
+    const result = await jobs.ask(JSON.stringify([range.from, range.to, range.repair]), range)
+    if (result === 'busy') {
+      throw new ApiError(409, 'in_progress', 'Another reconciliation is under way.', { headers: { 'Retry-After': '20' } })
+    }
+    return c.json({ success: true, data: result === 'running' ? STILL_RUNNING : await readable(result, parts.tenants) })
   })
 
   app.post('/operations/backup', async (c) => {
@@ -161,16 +167,33 @@ function isBearer(authorization: string | undefined, token: string | undefined):
 
 const digest = (token: string) => createHash('sha256').update(token).digest()
 
+const STILL_RUNNING = {
+  status: 'running',
+  days: 0,
+  repaired: 0,
+  drift: [],
+  identitiesRepaired: 0,
+  duplicateIds: [],
+  sharedNumbers: [],
+  splitNames: [],
+} as const
+
 /** The result with names and dates in place of keys and numbers; a tenant that has no name has its key. */
-export async function readable({ days, drift, repaired }: Reconciliation, tenants: Tenants) {
-  const names = await tenants.names([...new Set(drift.map(({ tenant }) => tenant))])
+export async function readable(
+  { days, drift, repaired, duplicateIds, sharedNumbers, splitNames, identitiesRepaired }: Reconciled,
+  tenants: Tenants,
+) {
+  const lists = [drift, duplicateIds, sharedNumbers, splitNames]
+  const names = await tenants.names([...new Set(lists.flatMap((list) => list.map(({ tenant }) => tenant)))])
+  const named = <Entry extends { tenant: TenantKey }>({ tenant, ...rest }: Entry) => ({ tenant: names.get(tenant) ?? tenant, ...rest })
   return {
+    status: 'complete' as const,
     days,
     repaired,
-    drift: drift.map(({ tenant, start, ...rest }) => ({
-      tenant: names.get(tenant) ?? tenant,
-      start: toIso(start * 1000),
-      ...rest,
-    })),
+    drift: drift.map((entry) => ({ ...named(entry), start: toIso(entry.start * 1000) })),
+    identitiesRepaired,
+    duplicateIds: duplicateIds.map(named),
+    sharedNumbers: sharedNumbers.map(named),
+    splitNames: splitNames.map(named),
   }
 }
