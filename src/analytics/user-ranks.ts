@@ -15,7 +15,7 @@ import type { Store } from '../clickhouse/store.ts'
 import { tenantSql } from '../clickhouse/tenant-filter.ts'
 import type { WriteLock } from '../clickhouse/writer-lease.ts'
 import type { TenantKey } from '../domain/tenant.ts'
-import type { Log } from '../log.ts'
+import { seldom, type Log } from '../log.ts'
 import { LATE_SECONDS } from '../maintenance/compaction.ts'
 import { DAY, secondsOf } from '../rollups/granularities.ts'
 import { inRaw, inSpans, partParams, spanParams } from '../rollups/plan-sql.ts'
@@ -62,7 +62,7 @@ export class UserRanks {
   constructor(store: Store, exclusive: WriteLock, log: Log) {
     this.#store = store
     this.#exclusive = exclusive
-    this.#log = log
+    this.#log = seldom(log)
   }
 
   /**

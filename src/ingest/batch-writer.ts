@@ -7,7 +7,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Store } from '../clickhouse/store.ts'
 import { unavailable } from '../domain/errors.ts'
-import type { Log } from '../log.ts'
+import { seldom, type Log } from '../log.ts'
 import type { TenantKey } from '../domain/tenant.ts'
 import type { Names } from '../ids/dictionary.ts'
 import { decide, type Batch, type Decision, type Receipt } from './deduplicate.ts'
@@ -85,6 +85,8 @@ export class Writer {
   readonly #queue: Waiting[] = []
   readonly #inserts: Inserts
   readonly #numbers: Numbers
+  /** For failures that repeat themselves as long as their reason lasts. */
+  readonly #logSeldom: Log
   /** Upkeep that must not overlap with an insert. */
   readonly #upkeep: Array<(guard: WriteGuard) => Promise<void>> = []
   #wake: () => void = () => {}
@@ -103,6 +105,7 @@ export class Writer {
 
   constructor(options: WriterOptions) {
     this.#options = options
+    this.#logSeldom = seldom(options.log)
     this.#filter = new IdFilter(options.filterMegabytes)
     this.#inserts = new Inserts(options)
     this.#numbers = new Numbers(options.store, options.names)
@@ -192,7 +195,7 @@ export class Writer {
   }
 
   async #run(): Promise<void> {
-    const { lease, log, seals } = this.#options
+    const { lease, seals } = this.#options
     let sealAt = 0
     while (!this.#closing || this.#queue.length > 0) {
       const sealing = !this.#closing && performance.now() >= sealAt && seals.due
@@ -228,7 +231,7 @@ export class Writer {
         // What was under way may not have ended, or may be half done.
         lease.abandon()
         this.#failing = true
-        log('error', 'the writer cannot go on and tries again', { error: reasonOf(error) })
+        this.#logSeldom('error', 'the writer cannot go on and tries again', { error: reasonOf(error) })
         await sleep(200)
       }
     }
@@ -267,7 +270,7 @@ export class Writer {
         this.#options.lease.abandon()
         this.#failing = true
         if (this.#closing) throw error
-        this.#options.log('error', 'events cannot be stored yet', { error: reasonOf(error) })
+        this.#logSeldom('error', 'events cannot be stored yet', { error: reasonOf(error) })
         await sleep(wait)
       }
     }
@@ -379,7 +382,7 @@ export class Writer {
       // Nothing was sent: no figure of these events is in any table, and the next group may try.
       this.#failing = true
       if (entry && ownTerms.size === 0) await journal.remove(entry.name)
-      log('error', 'a group of events could not be stored', { error: reasonOf(error) })
+      this.#logSeldom('error', 'a group of events could not be stored', { error: reasonOf(error) })
       for (const { reject } of group) reject(unavailable('Events cannot be stored right now.', 2, error))
       await sleep(200)
       return undefined
@@ -402,8 +405,9 @@ export class Writer {
 
   /** Learns what other instances stored since this one last looked. */
   async #catchUp(): Promise<void> {
-    const { store, seals, removals, retention } = this.#options
+    const { store, seals, names, removals, retention } = this.#options
     await seals.load()
+    await names.learn()
     await removals.learn()
     await retention.load()
     if (this.#filter.isComplete) {
