@@ -11,9 +11,10 @@ import type { AnswerCache, Kept } from '../analytics/result-cache.ts'
 import type { UserRanks } from '../analytics/user-ranks.ts'
 import { type Principal, requireAllAssistants, requireScope } from '../auth/principal.ts'
 import type { Verifier } from '../auth/verifier.ts'
+import { isStoreFailure } from '../clickhouse/errors.ts'
 import type { FinishedQuery } from '../clickhouse/query-log.ts'
 import type { Store } from '../clickhouse/store.ts'
-import { ApiError, errorBody } from '../domain/errors.ts'
+import { ApiError, errorBody, unavailable } from '../domain/errors.ts'
 import type { Names } from '../ids/dictionary.ts'
 import type { Limits } from '../limits/index.ts'
 import { tenantKey, type TenantKey } from '../domain/tenant.ts'
@@ -328,5 +329,7 @@ function failure(c: Context<Env>, thrown: unknown) {
 function toApiError(thrown: unknown): ApiError {
   if (thrown instanceof ApiError) return thrown
   if (thrown instanceof HTTPException && thrown.status < 500) return new ApiError(400, 'bad_request', 'The request cannot be read.')
+  // Of upkeep: questions go through asApiError.
+  if (isStoreFailure(thrown)) return unavailable('The analytics store is out of reach.', 1, thrown)
   return new ApiError(500, 'internal', 'Something went wrong on our side.', { cause: thrown })
 }
