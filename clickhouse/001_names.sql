@@ -41,3 +41,15 @@ CREATE TABLE IF NOT EXISTS tenants
 ENGINE = AggregatingMergeTree
 ORDER BY (tenant, name)
 SETTINGS non_replicated_deduplication_window = 1000, index_granularity = 256;
+
+-- name_repairs: when numbers of names were changed (src/maintenance/reconcile-ids.ts), which nothing else ever does. An
+-- instance that finds a new row forgets the names and numbers that it has in memory.
+
+CREATE TABLE IF NOT EXISTS name_repairs
+(
+    tenant UUID,
+    at     DateTime64(3, 'UTC') DEFAULT now64(3)
+)
+ENGINE = MergeTree
+ORDER BY at
+SETTINGS non_replicated_deduplication_window = 1000;

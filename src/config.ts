@@ -45,6 +45,7 @@ const Environment = v.object({
   CLICKHOUSE_WRITER_USER: v.optional(v.string()),
   CLICKHOUSE_WRITER_PASSWORD: v.optional(v.string(), ''),
 
+  SYNC_WRITES: v.optional(v.picklist(['on', 'off'], 'must be on or off'), 'on'),
   BACKUP_DISK: v.optional(v.pipe(v.string(), v.regex(/^\w{0,64}$/, 'wants the name of a disk')), ''),
 
   JWT_JWKS_URL: v.optional(v.pipe(v.string(), v.url('wants a URL'))),

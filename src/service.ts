@@ -66,7 +66,7 @@ export async function openClickHouse(config: Config, log: Log): Promise<ClickHou
   }
   const dataDir = resolve(config.DATA_DIR)
   await mkdir(dataDir, { recursive: true })
-  return startEmbedded({ dataDir, log })
+  return startEmbedded({ dataDir, log, syncWrites: config.SYNC_WRITES === 'on' })
 }
 
 export interface ServiceOptions {
@@ -149,7 +149,7 @@ export async function createService(options: ServiceOptions) {
     removals,
     retention,
     log,
-    journal: await Journal.open(dataDir),
+    journal: await Journal.open(dataDir, { sync: config.SYNC_WRITES === 'on', log }),
     lease: config.CLICKHOUSE_URL === undefined ? new OwnLease(store) : new SharedLease(store),
     filterMegabytes: config.ID_FILTER_MB,
     onStored: (tenant, timestamps) => cache.stored(tenant, timestamps),
@@ -185,7 +185,7 @@ export async function createService(options: ServiceOptions) {
   const learning =
     config.CLICKHOUSE_URL === undefined
       ? undefined
-      : setInterval(() => void Promise.all([removals.learn(), retention.load()]).catch(() => {}), SHARED_MAX_AGE_MS).unref()
+      : setInterval(() => void Promise.all([names.learn(), removals.learn(), retention.load()]).catch(() => {}), SHARED_MAX_AGE_MS).unref()
   const backups = new Backups((name) => backUp(store, exclusive, { database, name, disk: config.BACKUP_DISK }))
   const selfCheck = new SelfCheck({ ...shared, exclusive }, config.SELF_CHECK_MINUTES)
   const { MAX_CONCURRENT_QUERIES: perTenant } = config

@@ -170,7 +170,7 @@ export function readParameters<E extends v.ObjectEntries>(entries: E, search: st
     const [value, ...more] = given[name] ?? []
     if (value === undefined || more.length > 0 || !Object.hasOwn(entries, name)) continue
     if (complaints.some(({ parameter }) => parameter === name)) continue
-    const parsed = parseInstant(value, zone)
+    const parsed = parseInstant(value, zone, name === 'endDate' ? 'end' : 'moment')
     if ('error' in parsed) complaints.push({ parameter: name, message: parsed.error })
     else dates[name] = parsed.instant
   }

@@ -12,7 +12,7 @@ import { LRUCache } from 'lru-cache'
 import type { Store } from '../clickhouse/store.ts'
 import type { WriteLock } from '../clickhouse/writer-lease.ts'
 import type { TenantKey } from '../domain/tenant.ts'
-import type { Log } from '../log.ts'
+import { seldom, type Log } from '../log.ts'
 import { LATE_SECONDS } from '../maintenance/compaction.ts'
 import { DAY, secondsOf } from '../rollups/granularities.ts'
 import type { Parts } from '../rollups/plan.ts'
@@ -47,7 +47,7 @@ export class UserRanks {
   constructor(store: Store, exclusive: WriteLock, log: Log) {
     this.#store = store
     this.#exclusive = exclusive
-    this.#log = log
+    this.#log = seldom(log)
   }
 
   /**

@@ -165,6 +165,7 @@ const ANYWHERE = 'rand()'
 const SHARDING_KEYS: Readonly<Record<string, string>> = {
   names: BY_TENANT,
   tenants: BY_TENANT,
+  name_repairs: FIRST_SHARD,
   events: BY_USER,
   activity: ANYWHERE,
   user_activity: BY_USER,

@@ -34,3 +34,15 @@ export function asApiError(error: unknown): unknown {
   }
   return unavailable('The analytics store is out of reach.', 1, error)
 }
+
+/** What Node says of connections that are refused or break, and the client of requests that take too long. */
+const CONNECTION_CODES = new Set(['ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'EHOSTUNREACH', 'ENETUNREACH', 'ENOTFOUND', 'EAI_AGAIN'])
+const CONNECTION_MESSAGES = /^(socket hang up|Timeout error\.?)/
+
+/** True for what upkeep throws where ClickHouse refused a statement or went away: a caller may come back then. */
+export function isStoreFailure(error: unknown): boolean {
+  if (error instanceof ClickHouseError) return true
+  const { code, message, name } = (error ?? {}) as { code?: string; message?: string; name?: string }
+  // By its name, since writer-lease.ts imports what imports this.
+  return name === 'LeaseLostError' || CONNECTION_CODES.has(code ?? '') || CONNECTION_MESSAGES.test(message ?? '')
+}

@@ -50,10 +50,15 @@ export interface WriteGuard {
    * @throws LeaseLostError where the lease is known to be over
    */
   condition(): string
+  /**
+   * The present term, extended where less than EXTEND_BELOW_MS are left of it.
+   * @throws LeaseLostError where it has ended
+   */
+  extend(): Promise<Term>
 }
 
 /** SQL that fails the statement where the lease is over; a WHERE of an INSERT … SELECT. */
-export const orFail = (guard: WriteGuard): string => `throwIf(NOT (${guard.condition()}), 'the writer lease is over') = 0`
+export const orFail = (guard: Pick<WriteGuard, 'condition'>): string => `throwIf(NOT (${guard.condition()}), 'the writer lease is over') = 0`
 
 /**
  * Runs work while no event is being stored, by this instance or by another one.
@@ -72,11 +77,6 @@ export interface WriterLease extends WriteGuard {
    * @throws where ClickHouse is out of reach or others hold the lease for WAIT_MS
    */
   acquire(): Promise<Turn>
-  /**
-   * The present term, extended where less than EXTEND_BELOW_MS are left of it.
-   * @throws LeaseLostError where it has ended
-   */
-  extend(): Promise<Term>
   /**
    * The first term that was not released: what is stored from now on is stored under this term or a later one. Null where
    * nobody else stores anything.

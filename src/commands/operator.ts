@@ -10,8 +10,8 @@ import { createService, openClickHouse } from '../service.ts'
  * POSTs to the running service, with the token given or, where the service signs its own, with one of the scope
  * analytics:operate.
  * @param path with its query
- * @returns the answer's `data`; undefined where no service answers
- * @throws Error with what the service says where it refuses
+ * @returns the answer's `data`; undefined where nothing listens at the default address
+ * @throws Error with what the service says where it refuses, and where the connection breaks or nothing listens at `given.url`
  */
 export async function askService<Data>(
   config: Config,
@@ -24,11 +24,22 @@ export async function askService<Data>(
     (config.localKey
       ? await signLocalToken(await loadLocalKey(resolve(config.DATA_DIR)), { org: 'operator', scope: 'analytics:operate' }, config)
       : '')
-  const response = await fetch(`${url}${path}`, { method: 'POST', headers: { Authorization: `Bearer ${token}` } }).catch(() => undefined)
+  const response = await fetch(`${url}${path}`, { method: 'POST', headers: { Authorization: `Bearer ${token}` } }).catch((error: unknown) => {
+    // A service that breaks off goes on with its work: beside it, nobody may open the database.
+    if (given.url === undefined && isRefused(error)) return undefined
+    throw new Error(`the service at ${url} does not answer: ${String((error as Error).cause ?? error)}`)
+  })
   if (!response) return undefined
   const body = (await response.json()) as { data?: Data; error?: { message: string } }
   if (!body.data) throw new Error(`the service at ${url} answered ${response.status}: ${body.error?.message}`)
   return body.data
+}
+
+/** True where nothing listens on the port. */
+function isRefused(error: unknown): boolean {
+  const cause = (error as { cause?: unknown }).cause
+  const all = cause instanceof AggregateError ? cause.errors : [cause]
+  return all.every((one) => (one as NodeJS.ErrnoException | undefined)?.code === 'ECONNREFUSED')
 }
 
 /** Opens the database, works on it, and closes it. */

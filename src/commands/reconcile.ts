@@ -1,6 +1,6 @@
 /**
- * `npm run reconcile [-- --repair] [--from DATE] [--to DATE] [--url URL]`: compares the raw log with every rollup and
- * prints what drifted. A running service is asked to do it, since it is the one that writes; otherwise the database is
+ * `npm run reconcile [-- --repair] [--from DATE] [--to DATE] [--url URL]`: compares the raw log with every rollup, looks for
+ * ids that are stored twice and for numbers of names that are mixed up, and prints what it found. A running service is asked to do it, since it is the one that writes; otherwise the database is
  * opened here.
  */
 import { parseArgs } from 'node:util'
@@ -8,7 +8,7 @@ import { EmbeddedError } from '../clickhouse/embedded/index.ts'
 import { readConfig } from '../config.ts'
 import { DataDirInUseError } from '../data-dir.ts'
 import { readable } from '../http/routes/operations.ts'
-import { reconcile } from '../maintenance/reconcile.ts'
+import { reconcileAll } from '../maintenance/reconcile-job.ts'
 import { MAX_INSTANT, MIN_INSTANT } from '../time/instant.ts'
 import { parseInstant } from '../time/iso8601.ts'
 import { askService, withService } from './operator.ts'
@@ -34,16 +34,16 @@ function options() {
   }
 }
 
-function instant(text: string | undefined, fallback: number): number {
+function instant(text: string | undefined, fallback: number, kind: 'moment' | 'end'): number {
   if (text === undefined) return fallback
-  const parsed = parseInstant(text, 'UTC')
+  const parsed = parseInstant(text, 'UTC', kind)
   if ('instant' in parsed) return parsed.instant
   process.stderr.write(`${text} ${parsed.error}\n${USAGE}\n`)
   process.exit(2)
 }
 
 const given = options()
-const range = { from: instant(given.from, MIN_INSTANT), to: instant(given.to, MAX_INSTANT), repair: given.repair }
+const range = { from: instant(given.from, MIN_INSTANT, 'moment'), to: instant(given.to, MAX_INSTANT, 'end'), repair: given.repair }
 const config = readConfig()
 
 const query = new URLSearchParams({
@@ -53,18 +53,33 @@ const query = new URLSearchParams({
 })
 
 const here = () =>
-  withService(config, async ({ store, seals, writer, tenants, retention }) => {
+  withService(config, async ({ store, seals, names, writer, tenants, retention }) => {
     const kept = { ...range, horizon: retention.horizon }
-    return readable(await reconcile(store, seals, (work) => writer.exclusive(work), kept), tenants)
+    return readable(await reconcileAll({ store, seals, names, exclusive: (work) => writer.exclusive(work) }, kept), tenants)
   })
 
-try {
-  const { days, drift, repaired } = (await askService<Result>(config, `/operations/reconcile?${query}`, given)) ?? (await here())
-  for (const { tenant, start, rollup, sourceEvents, rollupEvents } of drift) {
-    process.stdout.write(`${tenant}\t${start}\t${rollup}\tsource ${sourceEvents}\trollup ${rollupEvents}\n`)
+/** Asks a running service until it is done; undefined where none runs. */
+async function there(): Promise<Result | undefined> {
+  for (;;) {
+    const result = await askService<Result | { status: 'running' }>(config, `/operations/reconcile?${query}`, given)
+    if (result?.status !== 'running') return result
   }
+}
+
+try {
+  const { days, drift, repaired, duplicateIds, sharedNumbers, splitNames, identitiesRepaired } = (await there()) ?? (await here())
+  const lines = [
+    ...duplicateIds.map(({ tenant, id, copies, contents }) => [tenant, 'id', id, `${copies} copies`, `${contents} contents`]),
+    ...sharedNumbers.map(({ tenant, kind, number, names }) => [tenant, kind, `number ${number}`, `names ${JSON.stringify(names)}`]),
+    ...splitNames.map(({ tenant, kind, name, numbers }) => [tenant, kind, `name ${JSON.stringify(name)}`, `numbers ${numbers.join(', ')}`]),
+    ...drift.map(({ tenant, start, rollup, sourceEvents, rollupEvents }) => [tenant, start, rollup, `source ${sourceEvents}`, `rollup ${rollupEvents}`]),
+  ]
+  for (const line of lines) process.stdout.write(`${line.join('\t')}\n`)
+  const identities = duplicateIds.length + sharedNumbers.length + splitNames.length
+  process.stdout.write(`${duplicateIds.length} ids stored more than once, ${sharedNumbers.length} numbers with several names, `)
+  process.stdout.write(`${splitNames.length} names with several numbers, ${identitiesRepaired} repaired\n`)
   process.stdout.write(`${days} days of tenants compared, ${drift.length} differences, ${repaired} repaired\n`)
-  process.exit(drift.length === repaired ? 0 : 1)
+  process.exit(drift.length === repaired && identities === identitiesRepaired ? 0 : 1)
 } catch (error) {
   process.stderr.write(`reconcile failed: ${error instanceof EmbeddedError || error instanceof DataDirInUseError ? error.message : String(error)}\n`)
   process.exit(1)

@@ -2,7 +2,8 @@
 import type { Context } from 'hono'
 import { HTTPException } from 'hono/http-exception'
 import * as v from 'valibot'
-import { ApiError, ERROR_CODES, errorBody, type ErrorCode } from '../domain/errors.ts'
+import { isStoreFailure } from '../clickhouse/errors.ts'
+import { ApiError, ERROR_CODES, errorBody, unavailable, type ErrorCode } from '../domain/errors.ts'
 import { text, whatIs } from '../domain/response-fields.ts'
 import type { Env } from './environment.ts'
 
@@ -41,5 +42,7 @@ export const notFound = () => new ApiError(404, 'not_found', 'There is nothing a
 function toApiError(thrown: unknown): ApiError {
   if (thrown instanceof ApiError) return thrown
   if (thrown instanceof HTTPException && thrown.status < 500) return new ApiError(400, 'bad_request', 'The request cannot be read.')
+  // Of maintenance: failures of queries are ApiErrors already.
+  if (isStoreFailure(thrown)) return unavailable('The analytics store is out of reach.', 1, thrown)
   return new ApiError(500, 'internal', 'Something went wrong on our side.', { cause: thrown })
 }

@@ -1,6 +1,6 @@
 /**
- * Names and their numbers (clickhouse/001_names.sql). A number never changes, so both directions are cached for good, in
- * bounded memory; only a name that is not known yet costs a query. People can be removed (src/maintenance/erasure.ts): their
+ * Names and their numbers (clickhouse/001_names.sql). A number changes only where one is repaired (`learn`), so both
+ * directions are cached for good, in bounded memory; only a name that is not known yet costs a query. People can be removed (src/maintenance/erasure.ts): their
  * number is then forgotten for good.
  */
 import { LRUCache } from 'lru-cache'
@@ -25,6 +25,8 @@ export class Names {
   readonly #userCounts = new LRUCache<TenantKey, { count: number; askedAt: number }>({ max: 10_000 })
   /** Users that were removed, by tenant. A look-up that was under way meanwhile must not bring one back. */
   readonly #removed = new Map<TenantKey, Set<number>>()
+  /** The last repair of numbers that this instance knows of, text of ClickHouse's clock. */
+  #lastRepair = ''
 
   constructor(store: Store) {
     this.#store = store
@@ -117,6 +119,18 @@ export class Names {
   remember(tenant: TenantKey, kind: NameKind, name: string, number: number): void {
     this.#numbers.set(key(tenant, kind, name), number)
     this.#names.set(key(tenant, kind, number), name)
+  }
+
+  /** Finds out whether numbers were repaired, here or by another instance, and forgets what may be wrong since. */
+  async learn(): Promise<void> {
+    const [row] = await this.#store.readInternal<{ last: string; repairs: string }>(
+      'name_repairs_last',
+      'SELECT toString(max(at)) AS last, toString(count()) AS repairs FROM name_repairs',
+    )
+    // With the count: two repairs within a millisecond are two.
+    const last = row ? `${row.last} ${row.repairs}` : ''
+    if (last !== this.#lastRepair) this.forgetAll()
+    this.#lastRepair = last
   }
 
   /** Forgets what it knows of any name, to read it again. Who was removed stays removed. */

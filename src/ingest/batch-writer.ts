@@ -7,13 +7,13 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Store } from '../clickhouse/store.ts'
 import { unavailable } from '../domain/errors.ts'
-import type { Log } from '../log.ts'
+import { seldom, type Log } from '../log.ts'
 import type { TenantKey } from '../domain/tenant.ts'
 import type { Names } from '../ids/dictionary.ts'
 import { decide, type Batch, type Decision, type Receipt, type SentBefore } from './deduplicate.ts'
 import { repairSinceTerm } from './repair-insert.ts'
 import { IdFilter, idHash } from './event-id-filter.ts'
-import { Inserts, reasonOf } from './insert.ts'
+import { codeOf, Inserts, MAX_COMPLETIONS, reasonOf, UnusableEntryError } from './insert.ts'
 import type { Entry, Journal } from './journal.ts'
 import { LeaseLostError, type Turn, type Unsettled, type WriteGuard, type WriteLock, type WriterLease } from '../clickhouse/writer-lease.ts'
 import { Numbers } from '../ids/allocator.ts'
@@ -85,6 +85,8 @@ export class Writer {
   readonly #queue: Waiting[] = []
   readonly #inserts: Inserts
   readonly #numbers: Numbers
+  /** For failures that repeat themselves as long as their reason lasts. */
+  readonly #logSeldom: Log
   /** Upkeep that must not overlap with an insert. */
   readonly #upkeep: Array<(guard: WriteGuard) => Promise<void>> = []
   #wake: () => void = () => {}
@@ -109,6 +111,7 @@ export class Writer {
 
   constructor(options: WriterOptions) {
     this.#options = options
+    this.#logSeldom = seldom(options.log)
     this.#filter = new IdFilter(options.filterMegabytes)
     this.#inserts = new Inserts(options)
     this.#numbers = new Numbers(options.store, options.names)
@@ -122,11 +125,21 @@ export class Writer {
     await retention.load()
     for (const entry of await journal.pending()) {
       log('warn', 'completing an insert of an earlier run', { name: entry.name })
+      let unusable: string | undefined
+      let failures = 0
       await this.#untilDone(async () => {
         await this.#prepare(await lease.acquire())
-        await this.#inserts.recover(entry)
+        try {
+          await this.#inserts.recover(entry)
+        } catch (error) {
+          // An entry must not keep everything else from being stored. ClickHouse out of reach, or a full disk, is no failure of it.
+          if (error instanceof UnusableEntryError) unusable = error.message
+          else if (codeOf(error) !== undefined && ++failures >= MAX_COMPLETIONS) unusable = `it cannot be stored: ${reasonOf(error)}`
+          else throw error
+        }
       })
-      await journal.remove(entry.name)
+      if (unusable === undefined) await journal.remove(entry.name)
+      else await journal.quarantine(entry.name, unusable)
     }
     this.#running = this.#run()
     this.#reaper = setInterval(() => this.#refuseImpatient(), 1_000).unref()
@@ -189,7 +202,7 @@ export class Writer {
   }
 
   async #run(): Promise<void> {
-    const { lease, log, seals } = this.#options
+    const { lease, seals } = this.#options
     let sealAt = 0
     while (!this.#closing || this.#queue.length > 0) {
       const sealing = !this.#closing && performance.now() >= sealAt && seals.due
@@ -225,7 +238,7 @@ export class Writer {
         // What was under way may not have ended, or may be half done.
         lease.abandon()
         this.#failing = true
-        log('error', 'the writer cannot go on and tries again', { error: reasonOf(error) })
+        this.#logSeldom('error', 'the writer cannot go on and tries again', { error: reasonOf(error) })
         await sleep(200)
       }
     }
@@ -274,7 +287,7 @@ export class Writer {
         this.#options.lease.abandon()
         this.#failing = true
         if (this.#closing) throw error
-        this.#options.log('error', 'events cannot be stored yet', { error: reasonOf(error) })
+        this.#logSeldom('error', 'events cannot be stored yet', { error: reasonOf(error) })
         await sleep(wait)
       }
     }
@@ -398,7 +411,7 @@ export class Writer {
       // Nothing was sent: no figure of these events is in any table, and the next group may try.
       this.#failing = true
       if (entry && !before) await journal.remove(entry.name)
-      log('error', 'a group of events could not be stored', { error: reasonOf(error) })
+      this.#logSeldom('error', 'a group of events could not be stored', { error: reasonOf(error) })
       for (const { reject } of group) reject(unavailable('Events cannot be stored right now.', 2, error))
       await sleep(200)
       return undefined
@@ -422,8 +435,9 @@ export class Writer {
 
   /** Learns what other instances stored since this one last looked. */
   async #catchUp({ term }: Turn): Promise<void> {
-    const { store, seals, removals, retention } = this.#options
+    const { store, seals, names, removals, retention } = this.#options
     await seals.load()
+    await names.learn()
     await removals.learn()
     await retention.load()
     if (this.#filter.isComplete && this.#unseenFrom !== null) {

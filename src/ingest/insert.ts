@@ -2,7 +2,7 @@
  * How rows get into ClickHouse: as one block with one token, through every view, under the writer lease, and sent again
  * while the lease lasts, whatever becomes of ClickHouse in between.
  */
-import type { ClickHouseSettings } from '@clickhouse/client'
+import { ClickHouseError, type ClickHouseSettings } from '@clickhouse/client'
 import { randomUUID } from 'node:crypto'
 import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -18,7 +18,7 @@ import type { Seals } from '../maintenance/compaction.ts'
 import { dateTime64 } from '../clickhouse/parameters.ts'
 
 /** With two seconds between two tries this is a few minutes. */
-const MAX_COMPLETIONS = 150
+export const MAX_COMPLETIONS = 150
 
 /**
  * Columns of a row of `events` as it is sent, in order, with their types in clickhouse/002_events.sql; `eventRow` writes one.
@@ -143,13 +143,20 @@ export class Inserts {
   }
 
   /**
-   * Stores what is missing of a group that an earlier run had journalled. Nobody else can be storing it: the lease was
-   * acquired since.
+   * Stores what is missing of a group that an earlier run had journalled, and tries once. Nobody else can be storing it: the
+   * lease was acquired since.
+   * @throws UnusableEntryError where it holds something else than rows of these tables, and where ClickHouse cannot read them
    */
   async recover({ inserts }: Entry): Promise<void> {
-    for (const insert of inserts) {
-      if (insert.table === 'events') await this.complete(await this.#withoutRemoved(insert), MAX_COMPLETIONS)
-      else await this.store([insert], new Set())
+    for (const insert of inserts) assertRows(insert)
+    try {
+      for (const insert of inserts) {
+        if (insert.table === 'events') await this.#complete(await this.#withoutRemoved(insert))
+        else await this.#send(insert, await this.#options.lease.extend())
+      }
+    } catch (error) {
+      if (UNREADABLE.has(codeOf(error))) throw new UnusableEntryError(`ClickHouse cannot read its rows: ${reasonOf(error)}`, { cause: error })
+      throw error
     }
   }
 
@@ -178,17 +185,53 @@ export class Inserts {
    * @throws LeaseLostError where the lease ended before the end
    */
   async complete(insert: Insert, attempt: number): Promise<void> {
-    const { store, seals, lease, log } = this.#options
     try {
-      const { events, days } = await completeEvents(store, seals, lease, insert.rows, async (rows) =>
-        this.#send({ ...insert, rows, token: randomUUID() }, await lease.extend()),
-      )
-      if (events + days > 0) log('warn', 'an insert was cut off and had to be put right', { events, days })
+      await this.#complete(insert)
     } catch (error) {
       if (error instanceof LeaseLostError || attempt < MAX_COMPLETIONS) throw error
-      log('error', 'an insert was cut off and cannot be put right: run npm run reconcile', { error: reasonOf(error) })
+      this.#options.log('error', 'an insert was cut off and cannot be put right: run npm run reconcile', { error: reasonOf(error) })
     }
   }
+
+  async #complete(insert: Insert): Promise<void> {
+    const { store, seals, lease, log } = this.#options
+    const { events, days } = await completeEvents(store, seals, lease, insert.rows, async (rows) =>
+      this.#send({ ...insert, rows, token: randomUUID() }, await lease.extend()),
+    )
+    if (events + days > 0) log('warn', 'an insert was cut off and had to be put right', { events, days })
+  }
+}
+
+/** An entry of the journal that can never be stored; `message` says why. */
+export class UnusableEntryError extends Error {
+  override name = 'UnusableEntryError'
+}
+
+/** How many values a row has, by table. */
+const WIDTHS: Readonly<Record<string, number>> = { events: EVENT_NAMES.length, answers: 4 }
+
+/** @throws UnusableEntryError where a line of an insert is no row of its table */
+function assertRows({ table, rows }: Insert): void {
+  const width = WIDTHS[table]
+  if (width === undefined) throw new UnusableEntryError(`it is for a table that nothing is stored in: ${table}`)
+  for (const [at, line] of rows.split('\n').entries()) {
+    let row: unknown
+    try {
+      row = JSON.parse(line)
+    } catch (error) {
+      throw new UnusableEntryError(`row ${at + 1} of ${table} is not JSON`, { cause: error })
+    }
+    if (!Array.isArray(row) || row.length !== width) throw new UnusableEntryError(`row ${at + 1} of ${table} has not ${width} values`)
+  }
+}
+
+/** ClickHouse's error codes for values that it cannot read as what they should be; sent again they are no other values. */
+const UNREADABLE: ReadonlySet<string | undefined> = new Set(['6', '26', '27', '38', '41', '53', '70', '72', '117', '376', '457', '691'])
+
+/** ClickHouse's error code, also of a refusal that hides it. */
+export const codeOf = (error: unknown): string | undefined => {
+  const { cause, code } = (error ?? {}) as { cause?: unknown; code?: string }
+  return cause instanceof ClickHouseError ? cause.code : error instanceof ClickHouseError ? code : undefined
 }
 
 /** Refusals for callers hide what is behind them. */

@@ -269,6 +269,27 @@ async function compare(store: Store, rollup: Rollup, seconds: number, from: numb
   return { days: sourceDays.size, drift }
 }
 
+/**
+ * Writes every rollup of some UTC days of tenants again, and the coarse spans over them as far as those are written. Runs
+ * under the writer lease.
+ * @param places days, by their first second
+ */
+export async function rewriteRollups(store: Store, seals: Seals, guard: WriteGuard, places: readonly Place[]): Promise<void> {
+  const drift: Drift[] = []
+  const add = (rollup: Rollup, tenant: TenantKey, start: number) =>
+    drift.push({ tenant, start, rollup: rollup.name, sourceEvents: 0, rollupEvents: 0 })
+  const coarse = [OF_PIECES, ...COARSE_ROLLUPS]
+  for (const { tenant, start } of places) {
+    for (const rollup of ROLLUPS) add(rollup, tenant, start)
+    for (const [at, level] of SEALED.entries()) {
+      const span = Math.floor(start / level.seconds) * level.seconds
+      if (span + level.seconds > (seals.sealedUntil[at] ?? 0)) continue
+      for (const rollup of coarse) if (rollup.level === level.id) add(rollup, tenant, span)
+    }
+  }
+  if (drift.length > 0) await rewrite(store, guard, [...ROLLUPS, ...coarse], drift)
+}
+
 /** Where rows are written anew: days or spans of tenants. */
 export interface Place {
   readonly tenant: TenantKey

@@ -1,13 +1,14 @@
 /**
  * One request from its beginning to its end: its id, and what is told of it to the log, the metrics and the traces. The log
- * gets one line a request: at `debug` any, at `info` a slow one, at `warn` or `error` one that failed. No line holds a
+ * gets one line a request: at `debug` any, at `info` a slow one, at `error` one that failed, and at `warn` one that the store could
+ * not answer, of those with one cause once in a while. No line holds a
  * token, a body, a query string or an address as it was asked for, since any of these may name a person.
  */
 import { randomUUID } from 'node:crypto'
 import type { Context, MiddlewareHandler } from 'hono'
 import { matchedRoutes } from 'hono/route'
 import type { FinishedQuery } from '../clickhouse/query-log.ts'
-import type { Level, Log } from '../log.ts'
+import { seldom, type Level, type Log } from '../log.ts'
 import type { Metrics } from './metrics.ts'
 import type { Observed, Sent } from './request-context.ts'
 import type { RequestSpan, Tracing } from './tracing.ts'
@@ -29,6 +30,8 @@ const UNTRACED = /^\/(health\/|metrics$)/
 
 export function observeRequests(parts: RequestObserver): MiddlewareHandler {
   const { metrics, tracing } = parts
+  // While the disk is full, or ClickHouse away, every request fails for the same reason.
+  const refused = seldom(parts.log)
   return async (c, next) => {
     const started = performance.now()
     const observed: Observed = { id: acceptableId(c.req.header('X-Request-Id')) ?? randomUUID(), queries: [] }
@@ -42,8 +45,8 @@ export function observeRequests(parts: RequestObserver): MiddlewareHandler {
     const status = c.res.status >= 500 && c.req.raw.signal.aborted ? CALLER_LEFT : c.res.status
     const answered = { observed, span, method, route: routeOf(c), status, started, ms: performance.now() - started }
     metrics.request(answered.route, method, status, answered.ms)
-    if (observed.sending) void observed.sending.then((sent) => tell(parts, answered, sent))
-    else tell(parts, answered)
+    if (observed.sending) void observed.sending.then((sent) => tell(parts, refused, answered, sent))
+    else tell(parts, refused, answered)
   }
 }
 
@@ -59,13 +62,14 @@ interface Answered {
 }
 
 /** Called once for each request, when the last of its answer is out of hand. */
-function tell({ log, metrics, slowMs }: RequestObserver, answered: Answered, sent?: Sent): void {
+function tell({ log, metrics, slowMs }: RequestObserver, refused: Log, answered: Answered, sent?: Sent): void {
   const { observed, span, method, route, status, started, ms } = answered
   const { failure, queries } = observed
   span?.end({ route, status, requestId: observed.id, ...(sent ? { sent } : {}) })
   if (sent) metrics.exported(sent.outcome, sent.bytes, performance.now() - started)
   const level = failure?.level ?? (ms >= slowMs ? 'info' : 'debug')
-  log(level, messageOf(level, observed, sent), {
+  const write = failure?.level === 'warn' ? refused : log
+  write(level, messageOf(level, observed, sent), {
     requestId: observed.id,
     ...(span ? { traceId: span.traceId } : undefined),
     ...(observed.tenant === undefined ? undefined : { tenant: observed.tenant }),

@@ -7,6 +7,7 @@ const WANTED =
   ' or 2026-02-22T10:00+05:45'
 
 const OUT_OF_RANGE = 'is out of range; wants 1970-01-01T00:00:00.000Z or later, and before 2100-01-01T00:00:00.000Z'
+const END_OUT_OF_RANGE = 'is out of range; must be from 1970-01-01T00:00:00.000Z to 2100-01-01T00:00:00.000Z'
 
 const DATE_TIME = new RegExp(
   '^(\\d{4})-(\\d{2})-(\\d{2})' +
@@ -29,16 +30,16 @@ function daysInMonth(year: number, month: number): number {
  *   twice resolve as in java.time and as Temporal's `disambiguation: 'compatible'` (RFC 5545): in a gap, forward by
  *   the gap's length; in an overlap, the earlier instant.
  * - `Z`, `+05:45`, `+0545` and `-03` override `zone`; `t` and `z` may be lower case (RFC 3339).
- * - `T24:00` is the start of the next day (ISO 8601-1:2019/Amd 1).
  * - A fraction has 1 to 9 digits after `.` or `,`; what is finer than a millisecond must be zero.
  *
- * Week dates, ordinal dates, the basic format and leap seconds are not accepted.
+ * Week dates, ordinal dates, the basic format, leap seconds and the hour 24 are not accepted.
  *
+ * @param kind 'end': the end of a range, which is not part of it, so MAX_INSTANT itself is accepted
  * @returns `instant` in [MIN_INSTANT, MAX_INSTANT), or `error`: what is wrong and what is wanted, to be read after the
  * parameter's name, and holding nothing of `text` but digits and signs. Never throws; an unknown zone is
  * an `error` where `text` needs one.
  */
-export function parseInstant(text: string, zone: string): { instant: Instant } | { error: string } {
+export function parseInstant(text: string, zone: string, kind: 'moment' | 'end' = 'moment'): { instant: Instant } | { error: string } {
   if (text.length > 40) return { error: `is longer than 40 characters; ${WANTED}` }
   const match = DATE_TIME.exec(text)
   if (!match) {
@@ -57,7 +58,7 @@ export function parseInstant(text: string, zone: string): { instant: Instant } |
   const hour = Number(hh ?? 0)
   const minute = Number(min ?? 0)
   const second = Number(ss)
-  if (hour > 24) return { error: `has hour ${hh}; wants 00 to 23, or 24:00 for the next midnight` }
+  if (hour > 23) return { error: `has hour ${hh}; wants 00 to 23` }
   if (minute > 59) return { error: `has minute ${min}; wants 00 to 59` }
   if (second > 59) return { error: `has second ${ss}; wants 00 to 59 (leap seconds are not counted)` }
   if (fraction.length > 9) return { error: `has ${fraction.length} fraction digits; wants 1 to 9` }
@@ -65,13 +66,13 @@ export function parseInstant(text: string, zone: string): { instant: Instant } |
     return { error: 'is finer than a millisecond; wants at most 3 fraction digits, or zeros after them' }
   }
   const millisecond = Number(fraction.slice(0, 3).padEnd(3, '0'))
-  if (hour === 24 && minute + second + millisecond > 0) return { error: 'is later than 24:00; wants 00:00 to 24:00' }
   if (Number(offsetHH ?? 0) > 23 || Number(offsetMM) > 59) {
     return { error: `has UTC offset ${sign}${offsetHH}:${offsetMM}; wants -23:59 to +23:59` }
   }
 
   // Also keeps years below 100 away from Date.UTC, which takes them for 19xx.
-  if (year < 1969 || year > 2100) return { error: OUT_OF_RANGE }
+  const outOfRange = kind === 'end' ? END_OUT_OF_RANGE : OUT_OF_RANGE
+  if (year < 1969 || year > 2100) return { error: outOfRange }
   const wall = Date.UTC(year, month - 1, dayOfMonth, hour, minute, second, millisecond)
   let instant = wall
   if (sign) {
@@ -80,9 +81,10 @@ export function parseInstant(text: string, zone: string): { instant: Instant } |
   } else if (!utc) {
     const rules = findZone(zone)
     if (!rules) return { error: 'cannot be read in an unknown time zone; wants an IANA name such as Asia/Kathmandu' }
-    instant = hh === undefined || hour === 24 ? startOf(rules, wall / DAY) : instantOf(rules, wall)
+    instant = hh === undefined ? startOf(rules, wall / DAY) : instantOf(rules, wall)
   }
-  return instant >= MIN_INSTANT && instant < MAX_INSTANT ? { instant } : { error: OUT_OF_RANGE }
+  const last = kind === 'end' ? MAX_INSTANT : MAX_INSTANT - 1
+  return instant >= MIN_INSTANT && instant <= last ? { instant } : { error: outOfRange }
 }
 
 /** UTC, ISO 8601 with milliseconds: `2026-02-22T10:00:30.123Z`. */

@@ -41,6 +41,8 @@ beforeEach(async () => {
 })
 afterEach(() => service.close())
 
+const refused = () => Object.assign(new Error('connect ECONNREFUSED 127.0.0.1:1'), { code: 'ECONNREFUSED' })
+
 const backup = async (name: string) => service.request('POST', `/operations/backup?name=${name}`, OPERATOR)
 
 async function restored(name: string) {
@@ -141,6 +143,33 @@ describe('a backup', () => {
     await service.store(events)
     expect(await backup(names)).toMatchObject({ status: 503, body: { error: { code: 'unavailable' } } })
     expect(await service.rows(`SELECT name FROM system.tables WHERE database = currentDatabase() AND name LIKE 'backup%'`)).toEqual([])
+  })
+
+  test.each([
+    ['looks at the tables', 'adminRows'],
+    ['clones a table', 'command'],
+  ])('is a 503 where ClickHouse goes away while it %s', async (_, step) => {
+    let away = false
+    await service.close()
+    service = await startService({
+      now: NOW,
+      makeStore(options) {
+        const store = new Store(options)
+        const { adminRows } = store
+        const command = store.admin.command.bind(store.admin)
+        store.adminRows = (<Row>(...asked: Parameters<typeof adminRows>) =>
+          away && step === 'adminRows' ? Promise.reject(refused()) : adminRows.apply(store, asked) as Promise<Row[]>) as typeof adminRows
+        store.admin.command = (params) => (away && step === 'command' ? Promise.reject(refused()) : command(params))
+        return store
+      },
+    })
+    await service.store(events.slice(0, 10))
+    away = true
+    const reply = await backup(names)
+    away = false
+    expect(reply).toMatchObject({ status: 503, body: { error: { code: 'unavailable' } } })
+    expect(reply.headers.get('Retry-After')).toBe('1')
+    expect((await backup(names)).status).toBe(200)
   })
 
   test.each([

@@ -44,9 +44,11 @@ interface Found {
 }
 
 async function reconcile(repair = false, params = ''): Promise<Found> {
-  const reply = await service.request('POST', `/operations/reconcile?repair=${repair}${params}`, OPERATOR)
-  expect(reply.status, `${JSON.stringify(reply.body)} ${service.complaints.at(-1)}`).toBe(200)
-  return reply.body.data as Found
+  for (;;) {
+    const reply = await service.request('POST', `/operations/reconcile?repair=${repair}${params}`, OPERATOR)
+    expect(reply.status, `${JSON.stringify(reply.body)} ${service.complaints.at(-1)}`).toBe(200)
+    if (reply.body.data.status === 'complete') return reply.body.data as Found
+  }
 }
 
 const places = ({ drift }: Found) => drift.map(({ tenant, start, rollup }) => `${tenant} ${start.slice(0, 10)} ${rollup}`).sort()

@@ -322,6 +322,17 @@ const RECEIPT = {
   data: { accepted: 1, duplicates: 0, rejected: [] },
 }
 
+const RECONCILED_SHOWN = {
+  status: 'complete',
+  days: 2,
+  repaired: 0,
+  drift: [],
+  identitiesRepaired: 0,
+  duplicateIds: [],
+  sharedNumbers: [],
+  splitNames: [],
+}
+
 const METRICS_SHOWN = `# HELP agnt_events_total Events received: accepted (stored), duplicate, rejected.
 # TYPE agnt_events_total counter
 agnt_events_total{outcome="accepted"} 881`
@@ -388,7 +399,8 @@ function otherOperations() {
     operationId: 'reconcile',
     tags: ['Operations'],
     summary: 'Compare rollups with the log',
-    description: 'Over all companies, so it takes a scope that no company’s token should have. Can take minutes.',
+    description:
+      'Also looks for ids that are stored twice and for numbers of names that are mixed up. Over all companies, so it takes a scope that no company’s token should have. Where it takes longer than 50 seconds, ask again with the same parameters.',
     security: TOKEN('analytics:operate'),
     parameters: parametersOf(reconcileParameters),
     responses: {
@@ -396,10 +408,10 @@ function otherOperations() {
         description: 'What differed, and what was repaired.',
         headers: headers(),
         content: {
-          'application/json': { schema: schemaOf(reconcileResponse), example: { success: true, data: { days: 2, repaired: 0, drift: [] } } },
+          'application/json': { schema: schemaOf(reconcileResponse), example: { success: true, data: RECONCILED_SHOWN } },
         },
       },
-      ...refusals(400, 401, 403, 500, 503),
+      ...refusals(400, 401, 403, 409, 500, 503),
     },
   }
   const backup: Operation = {

@@ -7,10 +7,11 @@ import type { WriteLock } from '../../clickhouse/writer-lease.ts'
 import { ApiError, badRequest, unavailable } from '../../domain/errors.ts'
 import { answerOf, count, instant, text, whatIs } from '../../domain/response-fields.ts'
 import type { TenantKey } from '../../domain/tenant.ts'
+import type { Names } from '../../ids/dictionary.ts'
 import type { Tenants } from '../../ids/tenants.ts'
 import { BACKUP_NAME, BackupError, type Backups } from '../../maintenance/backup.ts'
 import type { Seals } from '../../maintenance/compaction.ts'
-import { reconcile, type Reconciliation as Outcome } from '../../maintenance/reconcile.ts'
+import { reconcileAll, ReconcileJobs, type Reconciled } from '../../maintenance/reconcile-job.ts'
 import type { Retention } from '../../maintenance/retention.ts'
 import { MAX_INSTANT, MIN_INSTANT } from '../../time/instant.ts'
 import { toIso } from '../../time/iso8601.ts'
@@ -18,6 +19,7 @@ import type { Env } from '../environment.ts'
 
 export interface ReconcileDeps {
   readonly store: Store
+  readonly names: Names
   readonly tenants: Tenants
   readonly seals: Seals
   readonly retention: Retention
@@ -42,6 +44,7 @@ export const backupParameters = {
 }
 
 export const Reconciliation = v.strictObject({
+  status: whatIs(['complete', 'running'], 'running where it takes longer than a request may: ask again.'),
   days: count('Companies times days that were compared.'),
   repaired: count('Entries of `drift` that were written anew.'),
   drift: v.pipe(
@@ -56,6 +59,40 @@ export const Reconciliation = v.strictObject({
     ),
     v.description('What differed, at most 10,000 entries.'),
   ),
+  identitiesRepaired: count('Entries of the three lists below that were put right.'),
+  duplicateIds: v.pipe(
+    v.array(
+      v.strictObject({
+        tenant: text('The company.'),
+        id: text('Of an event.'),
+        copies: count('How often it is stored.'),
+        contents: count('How many of the copies are different events; a repair keeps the one that was stored first.'),
+      }),
+    ),
+    v.description('Ids that are stored more than once, at most 10,000.'),
+  ),
+  sharedNumbers: v.pipe(
+    v.array(
+      v.strictObject({
+        tenant: text('The company.'),
+        kind: whatIs(['assistant', 'user'], 'What the names are of.'),
+        number: count('The number.'),
+        names: v.pipe(v.array(text('A name.')), v.description('At most 10 of those that have it.')),
+      }),
+    ),
+    v.description('Numbers that several names share, at most 10,000.'),
+  ),
+  splitNames: v.pipe(
+    v.array(
+      v.strictObject({
+        tenant: text('The company.'),
+        kind: whatIs(['assistant', 'user'], 'What the name is of.'),
+        name: text('The name.'),
+        numbers: v.pipe(v.array(count('A number.')), v.description('At most 10 of its numbers.')),
+      }),
+    ),
+    v.description('Names with several numbers, at most 10,000.'),
+  ),
 })
 export const reconcileResponse = answerOf(Reconciliation)
 
@@ -68,15 +105,20 @@ export const Backup = v.strictObject({
 export const backupResponse = answerOf(Backup)
 
 /** Compares the rollups with the raw log, and repairs them where that is asked for. */
-export const postReconcile =
-  ({ store, tenants, seals, retention, exclusive, onRepaired }: ReconcileDeps): Handler<Env> =>
-  async (c) => {
+export const postReconcile = (deps: ReconcileDeps): Handler<Env> => {
+  const { tenants, retention, onRepaired } = deps
+  const jobs = new ReconcileJobs((range) => reconcileAll(deps, range))
+  return async (c) => {
     const given = readParameters(reconcileParameters, new URL(c.req.url).search)
     const range = { from: given.startDate ?? MIN_INSTANT, to: given.endDate ?? MAX_INSTANT, repair: given.repair === 'true', horizon: retention.horizon, onRepaired }
     if (range.from >= range.to) throw badRequest([{ parameter: 'endDate', message: 'must be after startDate' }])
-    const result = await reconcile(store, seals, exclusive, range)
-    return c.json({ success: true, data: await readable(result, tenants) })
+    const result = await jobs.ask(JSON.stringify([range.from, range.to, range.repair]), range)
+    if (result === 'busy') {
+      throw new ApiError(409, 'in_progress', 'Another reconciliation is under way.', { headers: { 'Retry-After': '20' } })
+    }
+    return c.json({ success: true, data: result === 'running' ? STILL_RUNNING : await readable(result, tenants) })
   }
+}
 
 /** Makes a backup of the whole database, or waits for the one of that name. */
 export const postBackup =
@@ -97,16 +139,33 @@ export const postBackup =
     }
   }
 
+const STILL_RUNNING = {
+  status: 'running',
+  days: 0,
+  repaired: 0,
+  drift: [],
+  identitiesRepaired: 0,
+  duplicateIds: [],
+  sharedNumbers: [],
+  splitNames: [],
+} as const
+
 /** The result with names and dates in place of keys and numbers; a tenant that has no name has its key. */
-export async function readable({ days, drift, repaired }: Outcome, tenants: Tenants) {
-  const names = await tenants.names([...new Set(drift.map(({ tenant }) => tenant))])
+export async function readable(
+  { days, drift, repaired, duplicateIds, sharedNumbers, splitNames, identitiesRepaired }: Reconciled,
+  tenants: Tenants,
+) {
+  const lists = [drift, duplicateIds, sharedNumbers, splitNames]
+  const names = await tenants.names([...new Set(lists.flatMap((list) => list.map(({ tenant }) => tenant)))])
+  const named = <Entry extends { tenant: TenantKey }>({ tenant, ...rest }: Entry) => ({ tenant: names.get(tenant) ?? tenant, ...rest })
   return {
+    status: 'complete' as const,
     days,
     repaired,
-    drift: drift.map(({ tenant, start, ...rest }) => ({
-      tenant: names.get(tenant) ?? tenant,
-      start: toIso(start * 1000),
-      ...rest,
-    })),
+    drift: drift.map((entry) => ({ ...named(entry), start: toIso(entry.start * 1000) })),
+    identitiesRepaired,
+    duplicateIds: duplicateIds.map(named),
+    sharedNumbers: sharedNumbers.map(named),
+    splitNames: splitNames.map(named),
   }
 }

@@ -75,6 +75,18 @@ describe('the life of the server', () => {
     expect(await sum(server)).toBe('3')
   })
 
+  test('a clock that is set forward meanwhile does not end a start', async () => {
+    const { now } = Date
+    let looks = 0
+    const clock = vi.spyOn(Date, 'now').mockImplementation(() => now() + 600_000 * looks++)
+    try {
+      server = await startEmbedded({ dataDir: await newDirectory(), log })
+    } finally {
+      clock.mockRestore()
+    }
+    expect(await answers(server.url)).toBe(true)
+  })
+
   test('a server that is killed comes back on the same port with its data', async () => {
     const levels: string[] = []
     server = await startEmbedded({ dataDir: await newDirectory(), log: (level) => levels.push(level) })

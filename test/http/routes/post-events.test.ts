@@ -108,7 +108,7 @@ describe('one bad event costs no neighbour', () => {
     ['no timestamp', event('x', { timestamp: undefined }), /timestamp/],
     ['a number as timestamp', event('x', { timestamp: 1_772_366_400_000 }), /timestamp/],
     ['a day that does not exist', event('x', { timestamp: '2026-02-30T10:00:00.000Z' }), /timestamp has day 30/],
-    ['an hour that does not exist', event('x', { timestamp: '2026-02-20T24:00:00.001Z' }), /timestamp/],
+    ['an hour that does not exist', event('x', { timestamp: '2026-02-20T24:00:00Z' }), /timestamp/],
     ['a timestamp in words', event('x', { timestamp: 'yesterday' }), /timestamp cannot be read/],
     [
       'the millisecond before the first',
@@ -213,7 +213,6 @@ describe('at the edges of what is accepted', () => {
     ],
     ['a tenth of a second', { timestamp: '2026-02-22T10:00:00.5Z' }, { timestamp: '2026-02-22T10:00:00.500Z' }],
     ['no offset', { timestamp: '2026-02-22T10:00:00' }, { timestamp: '2026-02-22T10:00:00.000Z' }],
-    ['the end of a day', { timestamp: '2026-02-22T24:00:00Z' }, { timestamp: '2026-02-23T00:00:00.000Z' }],
     ['a leap day', { timestamp: '2024-02-29T23:59:59.999Z' }, { timestamp: '2024-02-29T23:59:59.999Z' }],
     ['256 characters', { user: 'ü'.repeat(256), assistant: '\ud83d\ude00'.repeat(128) }, {}],
     ['the largest figures', { cost: 1_000_000, inputTokens: 4_294_967_295, outputTokens: 4_294_967_295 }, {}],
