@@ -1,5 +1,5 @@
 -- writer_lease: which instance of the service may write, where several share this database
--- (src/clickhouse/writer-lease.ts, docs/decisions/0004-writer-lease.md).
+-- (src/clickhouse/writer-lease.ts, docs/decisions/0001-writer-lease.md).
 --
 -- A row with the state `held` is one term: `holder` may write until `until`. An instance claims the next term with an insert
 -- whose deduplication token is that term: of several claims exactly one row stays. This works on a plain MergeTree and on a

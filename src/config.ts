@@ -1,6 +1,6 @@
 /**
  * Every setting of the service, read from the environment here and nowhere else.
- * The table in README.md documents the same names; `test/config.test.ts` keeps the two equal.
+ * The table in docs/settings.md documents the same names; `test/config.test.ts` keeps the two equal.
  */
 import * as v from 'valibot'
 

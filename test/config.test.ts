@@ -3,14 +3,20 @@ import { describe, expect, it } from 'vitest'
 import { ConfigError, readConfig, SETTING_NAMES } from '../src/config.ts'
 
 describe('settings', () => {
-  it('are the ones that the README documents, no more and no fewer', () => {
-    const readme = readFileSync(new URL('../README.md', import.meta.url), 'utf8')
-    const table = readme.slice(readme.indexOf('## Settings'), readme.indexOf('## Limits'))
-    const documented = table
+  it('are the ones that docs/settings.md lists, no more and no fewer', () => {
+    const documented = readFileSync(new URL('../docs/settings.md', import.meta.url), 'utf8')
       .split('\n')
       .filter((line) => line.startsWith('| `'))
       .flatMap((line) => [...(line.split('|')[1] ?? '').matchAll(/`([A-Z_]+)`/g)].map(([, name]) => name))
     expect(documented.sort()).toEqual([...SETTING_NAMES].sort())
+  })
+
+  it('have the defaults that docs/settings.md states', () => {
+    const rows = readFileSync(new URL('../docs/settings.md', import.meta.url), 'utf8').matchAll(/^\| `([A-Z_]+)` \| `([^`]+)` \|/gm)
+    const stated = Object.fromEntries([...rows].map(([, name, value]) => [name, value]))
+    expect(Object.keys(stated).length).toBeGreaterThan(15)
+    const actual = readConfig({})
+    expect(stated).toEqual(Object.fromEntries(Object.keys(stated).map((name) => [name, String(actual[name as keyof typeof actual])])))
   })
 
   it('default to a service of its own on loopback', () => {

@@ -6,18 +6,19 @@ import { AnalyticsError, createAnalyticsClient, type AnalyticsClientOptions } fr
 import { startService, type TestService } from './support.ts'
 import { authorization } from './tokens.ts'
 
-const readme = readFileSync(new URL('../README.md', import.meta.url), 'utf8')
+const pages = ['README.md', 'docs/api.md'].map((page) => readFileSync(new URL(`../${page}`, import.meta.url), 'utf8'))
+const documented = pages.join('\n')
 const excerpt = gunzipSync(readFileSync(new URL('data/ubuntu-irc-excerpt.ndjson.gz', import.meta.url)))
 
-/** Every command with curl in the README, with the answer printed below it. */
-const examples = [...readme.matchAll(/```sh\n(curl [^`]*)```\n\n```json\n([^`]*)```/g)].map(([, command = '', answer = '']) => ({
+/** Every command with curl in the README and in docs/api.md, with the response printed below it. */
+const examples = [...documented.matchAll(/```sh\n(curl [^`]*)```\n\n```json\n([^`]*)```/g)].map(([, command = '', answer = '']) => ({
   command,
   path: /127\.0\.0\.1:8787(\S+?)"/.exec(command)?.[1] ?? '',
   body: /--data-binary '\n([^']*)'/.exec(command)?.[1],
   answer: JSON.parse(answer) as { data: { computedAt?: string } },
 }))
 
-describe('the README', () => {
+describe('the README and docs/api.md', () => {
   let service: TestService
   beforeAll(async () => {
     // Where an answer tells when it was computed, that is when it is computed here.
@@ -28,9 +29,14 @@ describe('the README', () => {
   })
   afterAll(() => service.close())
 
-  it('has examples', () => expect(examples.length).toBeGreaterThanOrEqual(4))
+  it('have examples', () => expect(examples.map(({ path }) => path.split('?')[0])).toEqual([
+    '/analytics/overview',
+    '/analytics/events',
+    '/analytics/rolling',
+    '/analytics/users/top',
+  ]))
 
-  it.each(examples)('tells the truth about $path', async ({ path, body, answer }) => {
+  it.each(examples)('show the response of $path', async ({ path, body, answer }) => {
     const reply =
       body === undefined
         ? await service.request('GET', path, {})
@@ -38,14 +44,14 @@ describe('the README', () => {
     expect(reply.body).toEqual(answer)
   })
 
-  it('downloads what it says', async () => {
-    const [, path = ''] = /curl -OJ "http:\/\/127\.0\.0\.1:8787(\S+)"/.exec(readme) ?? []
+  it('download the file that the command names', async () => {
+    const [, path = ''] = /curl -OJ "http:\/\/127\.0\.0\.1:8787(\S+)"/.exec(documented) ?? []
     const { status, headers } = await service.request('GET', path, {})
     expect([status, headers.get('Content-Disposition')]).toEqual([200, 'attachment; filename="events-2011-02-18-2011-02-25.parquet"'])
   })
 
-  it('has client code that runs', async () => {
-    const [, code = ''] = /```ts\n([^`]*)```/.exec(readme) ?? []
+  it('have client code that runs', async () => {
+    const [, code = ''] = /```ts\n([^`]*)```/.exec(documented) ?? []
     const token = (await authorization(service)).slice('Bearer '.length)
     const ids: string[] = []
     const parts = {

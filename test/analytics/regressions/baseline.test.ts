@@ -187,7 +187,7 @@ describe('a planted fault', () => {
 })
 
 describe('thresholds', () => {
-  // What the README says a finding takes where the weeks were all alike and there are very many events.
+  // What docs/regressions.md says a finding takes where the weeks were all alike and there are very many events.
   test.each([
     ['completionRate', 0.9, 0.82, null],
     ['completionRate', 0.9, 0.79, 'warning'],
