@@ -177,7 +177,7 @@ describe.each(RANGED)('%s: the range', (path) => {
     "2026-01-01' OR 1=1 --",
     '9'.repeat(10_000),
   ])('no such date: %j', async (date) => {
-    const message = /has |wants |range|longer|space|finer|later/
+    const message = /has |must be |range|longer|space|finer|later/
     await bad({ startDate: date }, { startDate: message })
     await bad({ endDate: date }, { endDate: message })
   })
@@ -338,7 +338,7 @@ describe('addresses', () => {
         404,
         {
           success: false,
-          error: { code: 'not_found', message: 'There is nothing at this address.', details: [] },
+          error: { code: 'not_found', message: 'Not found', details: [] },
           requestId: expect.any(String),
         },
       ])

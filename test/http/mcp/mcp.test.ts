@@ -229,13 +229,13 @@ describe('errors', () => {
       [
         '400 bad_request: Some parameters cannot be used.',
         '- weaks: is not a parameter of this endpoint; did you mean weeks?',
-        '- window: wants a whole number from 1 to 168',
-        '- timezone: wants an IANA time zone such as Europe/Berlin',
+        '- window: must be an integer from 1 to 168',
+        '- timezone: must be an IANA time zone such as Europe/Berlin',
       ].join('\n'),
     )
     expect(result.structuredContent.error.details).toHaveLength(3)
     const nested = await callTool(client, 'regressions', { window: { hours: 3 } })
-    expect(nested).toMatchObject({ isError: true, content: [{ text: expect.stringMatching(/- window: wants a text/) }] })
+    expect(nested).toMatchObject({ isError: true, content: [{ text: expect.stringMatching(/- window: must be a text/) }] })
     const missing = await callTool(client, 'events')
     expect(missing.content[0]?.text).toMatch(/- startDate: is required.*\n- endDate: is required/)
   })
