@@ -240,7 +240,7 @@ describe('values of one endpoint or two', () => {
     test('limit twice', () => no(path, { limit: ['7', '8'] }, { limit: /only once/ }))
   })
 
-  test.each(NOT_WHOLE)('events: skip=%j', (skip) => no('events', { skip }, { skip: /whole number/ }))
+  test.each(NOT_WHOLE)('events: skip=%j', (skip) => no('events', { skip }, { skip: /integer/ }))
   test.each(['', 'incomingmessages', 'IncomingMessages', 'messages', 'toString', 'incomingMessages,tasksCompleted'])(
     'events: eventType=%j',
     (eventType) =>
@@ -281,7 +281,7 @@ test('all that is wrong is told at once', () =>
       user: /NUL/,
       timezone: /IANA/,
       limit: /1 to 1000/,
-      skip: /whole number/,
+      skip: /integer/,
       eventType: /incomingMessages/,
       cursor: /nextCursor/,
       foo: /not a parameter/,

@@ -221,11 +221,11 @@ const OVERNIGHT = {
 }
 
 function overnight(given: Record<string, string> = {}): GetPromptResult {
-  const window = /^\d{1,3}$/.test(given['hours'] ?? '') ? Number(given['hours']) : 24
+  const hours = /^\d{1,3}$/.test(given['hours'] ?? '') ? Number(given['hours']) : 24
   const zone = /^[\w+/-]{1,64}$/.test(given['timezone'] ?? '') ? given['timezone'] : undefined
-  const asked = JSON.stringify({ window, ...(zone ? { timezone: zone } : {}) })
+  const asked = JSON.stringify({ hours, ...(zone ? { timezone: zone } : {}) })
   const text = [
-    `Did something break in the last ${window} hours?`,
+    `Did something break in the last ${hours} hours?`,
     '',
     `1. Call regressions with ${asked}.`,
     '2. Where status is ok, say so, with the figures of fleet. Where it is insufficient_data, say what is missing.',
