@@ -246,7 +246,7 @@ describe('what was compared', () => {
   })
 
   test.each([1, 2, 3, 5, 7, 24, 48, 49, 100, 168])('a window of %i hours', async (window) => {
-    const data = await ask({ window, weeks: 3 })
+    const data = await ask({ hours: window, weeks: 3 })
     expect(Date.parse(data.endDate) - Date.parse(data.startDate)).toBe(window * HOUR)
     for (const { hours, since } of data.findings) {
       expect(hours).toBeLessThanOrEqual(window)
