@@ -11,10 +11,10 @@ const integer = (fallback: number, min: number, max: number) =>
   v.optional(
     v.pipe(
       v.string(),
-      v.regex(/^\d+$/, 'wants a whole number'),
+      v.regex(/^\d+$/, 'must be an integer'),
       v.transform(Number),
-      v.minValue(min, `wants at least ${min}`),
-      v.maxValue(max, `wants at most ${max}`),
+      v.minValue(min, `must be at least ${min}`),
+      v.maxValue(max, `must be at most ${max}`),
     ),
     String(fallback),
   )
@@ -24,18 +24,18 @@ const list = v.pipe(
   v.transform((text) => text.split(',').map((item) => item.trim()).filter(Boolean)),
 )
 
-const IDENTIFIER = v.pipe(v.string(), v.regex(/^[A-Za-z_][A-Za-z0-9_]{0,63}$/, 'wants an identifier'))
+const IDENTIFIER = v.pipe(v.string(), v.regex(/^[A-Za-z_][A-Za-z0-9_]{0,63}$/, 'must be an identifier'))
 
 const Environment = v.object({
   HOST: v.optional(v.string(), '127.0.0.1'),
   PORT: integer(8787, 0, 65_535),
   DATA_DIR: v.optional(v.string(), './data'),
 
-  CLICKHOUSE_URL: v.optional(v.pipe(v.string(), v.url('wants http(s)://host:port'))),
+  CLICKHOUSE_URL: v.optional(v.pipe(v.string(), v.url('must be http(s)://host:port'))),
   CLICKHOUSE_DATABASE: v.optional(IDENTIFIER, 'analytics'),
   CLICKHOUSE_CLUSTER: v.optional(IDENTIFIER),
   CLICKHOUSE_CLUSTER_URLS: v.optional(
-    v.pipe(list, v.everyItem((url) => /^https?:\/\/[^/\s]+$/.test(url), 'wants http(s)://host:port, separated by commas')),
+    v.pipe(list, v.everyItem((url) => /^https?:\/\/[^/\s]+$/.test(url), 'must be http(s)://host:port, separated by commas')),
     '',
   ),
   CLICKHOUSE_USER: v.optional(v.string(), 'default'),
@@ -46,11 +46,11 @@ const Environment = v.object({
   CLICKHOUSE_WRITER_PASSWORD: v.optional(v.string(), ''),
 
   SYNC_WRITES: v.optional(v.picklist(['on', 'off'], 'must be on or off'), 'on'),
-  BACKUP_DISK: v.optional(v.pipe(v.string(), v.regex(/^\w{0,64}$/, 'wants the name of a disk')), ''),
+  BACKUP_DISK: v.optional(v.pipe(v.string(), v.regex(/^\w{0,64}$/, 'must be the name of a disk')), ''),
 
-  JWT_JWKS_URL: v.optional(v.pipe(v.string(), v.url('wants a URL'))),
+  JWT_JWKS_URL: v.optional(v.pipe(v.string(), v.url('must be a URL'))),
   JWT_PUBLIC_KEY: v.optional(v.string()),
-  JWT_SECRET: v.optional(v.pipe(v.string(), v.check((s) => Buffer.byteLength(s) >= 32, 'wants at least 32 bytes (256 bits)'))),
+  JWT_SECRET: v.optional(v.pipe(v.string(), v.check((s) => Buffer.byteLength(s) >= 32, 'must be at least 32 bytes (256 bits)'))),
   JWT_ALGORITHMS: v.optional(list),
   JWT_ISSUER: v.optional(v.string()),
   JWT_AUDIENCE: v.optional(v.string(), 'agnt-analytics'),
@@ -67,13 +67,13 @@ const Environment = v.object({
   CACHE_MB: integer(32, 0, 65_536),
   RETENTION_DAYS: integer(0, 0, 36_500),
   SELF_CHECK_MINUTES: integer(60, 0, 10_080),
-  METRICS_TOKEN: v.optional(v.pipe(v.string(), v.minLength(16, 'wants at least 16 characters'))),
+  METRICS_TOKEN: v.optional(v.pipe(v.string(), v.minLength(16, 'must be at least 16 characters long'))),
   SLOW_REQUEST_MS: integer(1_000, 0, 3_600_000),
   DRAIN_DELAY_SECONDS: integer(0, 0, 300),
   DRAIN_SECONDS: integer(15, 0, 3_600),
-  OTEL_EXPORTER_OTLP_ENDPOINT: v.optional(v.pipe(v.string(), v.url('wants http(s)://host:port'))),
-  OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: v.optional(v.pipe(v.string(), v.url('wants a URL'))),
-  LOG_LEVEL: v.optional(v.picklist(['debug', 'info', 'warn', 'error', 'silent'], 'wants debug, info, warn, error or silent'), 'info'),
+  OTEL_EXPORTER_OTLP_ENDPOINT: v.optional(v.pipe(v.string(), v.url('must be http(s)://host:port'))),
+  OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: v.optional(v.pipe(v.string(), v.url('must be a URL'))),
+  LOG_LEVEL: v.optional(v.picklist(['debug', 'info', 'warn', 'error', 'silent'], 'must be debug, info, warn, error or silent'), 'info'),
 })
 
 /** The settings after validation; names are those of the environment. */

@@ -1,73 +1,39 @@
-/** The composition root: everything that makes up the service, put together once. */
-import { mkdir } from 'node:fs/promises'
+/** The composition root: everything that makes up the service, put together once, phase by phase. */
 import { resolve } from 'node:path'
-import { ClickHouseLogLevel, createClient, type ClickHouseClient } from '@clickhouse/client'
-import { UserRanks } from './analytics/user-ranks.ts'
-import { createApp } from './http/app.ts'
-import { backUp, Backups } from './maintenance/backup.ts'
-import { startEmbedded } from './clickhouse/embedded/index.ts'
-import { migrate } from './clickhouse/migrate.ts'
-import { Store, type StoreOptions } from './clickhouse/store.ts'
-import { ConfigError, type Config } from './config.ts'
-import { lockDataDir } from './data-dir.ts'
 import { AnswerCache } from './analytics/result-cache.ts'
-import { createVerifier } from './auth/verifier.ts'
+import { UserRanks } from './analytics/user-ranks.ts'
 import { loadLocalKey } from './auth/local-key.ts'
+import { createVerifier } from './auth/verifier.ts'
+import { Store, type StoreOptions } from './clickhouse/store.ts'
+import { OwnLease, SharedLease, type WriteLock } from './clickhouse/writer-lease.ts'
+import type { Config } from './config.ts'
+import { lockDataDir } from './data-dir.ts'
+import { createApp } from './http/app.ts'
+import { Names } from './ids/dictionary.ts'
+import { Tenants } from './ids/tenants.ts'
+import { Writer } from './ingest/batch-writer.ts'
+import { Answers } from './ingest/idempotency.ts'
+import { Journal } from './ingest/journal.ts'
+import { Budget } from './limits/byte-budget.ts'
 import { ExportSlots, MAX_EXPORTS } from './limits/export-slots.ts'
 import { PLACES, QuerySlots } from './limits/query-slots.ts'
 import { RequestRate } from './limits/request-rate.ts'
-import { SelfCheck } from './maintenance/self-check.ts'
-import { Answers } from './ingest/idempotency.ts'
-import { Journal } from './ingest/journal.ts'
-import { OwnLease, SharedLease } from './clickhouse/writer-lease.ts'
-import type { WriteLock } from './clickhouse/writer-lease.ts'
-import { Budget } from './limits/byte-budget.ts'
+import type { Log } from './log.ts'
 import { Rebuilds } from './maintenance/backfill.ts'
+import { backUp, Backups } from './maintenance/backup.ts'
+import { Seals } from './maintenance/compaction.ts'
 import { Removals } from './maintenance/erasure.ts'
 import { Retention } from './maintenance/retention.ts'
-import { Seals } from './maintenance/compaction.ts'
-import { Writer } from './ingest/batch-writer.ts'
-import type { Log } from './log.ts'
-import { Names } from './ids/dictionary.ts'
-import { Tenants } from './ids/tenants.ts'
+import { SelfCheck } from './maintenance/self-check.ts'
 import { Metrics } from './observe/metrics.ts'
 import { startTracing } from './observe/tracing.ts'
+import { type ClickHouse, migrateDatabase } from './service/clickhouse.ts'
+import { Resources } from './service/resources.ts'
+
+export { type ClickHouse, migrateDatabase, openClickHouse } from './service/clickhouse.ts'
 
 /** Instances that share a server agree within this time. */
 export const SHARED_MAX_AGE_MS = 2_000
-
-type Connection = Pick<StoreOptions, 'url' | 'reader' | 'writer' | 'admin' | 'cluster' | 'assertWritten'>
-
-/** A ClickHouse to work with; `stop` ends the embedded one and leaves a real server alone. */
-export interface ClickHouse extends Connection {
-  /** Starts it again, where it is the service's own. */
-  readonly restart?: () => void
-  /** Calls back each time it ended and is being started again, where it is the service's own. */
-  readonly onExit?: (callback: () => void) => void
-  stop(): Promise<void>
-}
-
-/** The server that CLICKHOUSE_URL names, or the embedded one under DATA_DIR. */
-export async function openClickHouse(config: Config, log: Log): Promise<ClickHouse> {
-  if (config.CLICKHOUSE_URL !== undefined) {
-    const admin = { username: config.CLICKHOUSE_USER, password: config.CLICKHOUSE_PASSWORD }
-    const orAdmin = (username: string | undefined, password: string) => (username ? { username, password } : admin)
-    return {
-      url: config.CLICKHOUSE_URL,
-      admin,
-      ...(config.CLICKHOUSE_CLUSTER ? { cluster: { name: config.CLICKHOUSE_CLUSTER, urls: config.CLICKHOUSE_CLUSTER_URLS } } : {}),
-      reader: orAdmin(config.CLICKHOUSE_READER_USER, config.CLICKHOUSE_READER_PASSWORD),
-      writer: orAdmin(config.CLICKHOUSE_WRITER_USER, config.CLICKHOUSE_WRITER_PASSWORD),
-      stop: () => Promise.resolve(),
-    }
-  }
-  if (config.CLICKHOUSE_DATABASE !== 'analytics') {
-    throw new ConfigError('bad settings: CLICKHOUSE_DATABASE goes with CLICKHOUSE_URL; the embedded one is called analytics')
-  }
-  const dataDir = resolve(config.DATA_DIR)
-  await mkdir(dataDir, { recursive: true })
-  return startEmbedded({ dataDir, log, syncWrites: config.SYNC_WRITES === 'on' })
-}
 
 export interface ServiceOptions {
   config: Config
@@ -76,41 +42,62 @@ export interface ServiceOptions {
   log: Log
   /** Epoch milliseconds; tests fix it. */
   clock?: () => number
-  /** What takes the place of the store and the cache; tests put broken ones in, to see that they would notice. */
+  /** Overrides for tests: broken stores and caches that a correct suite must detect. */
   makeStore?: (options: StoreOptions) => Store
   makeCache?: (megabytes: number, maxAgeMs: number) => AnswerCache
 }
 
-/** Brings the database up to this build; safe to run from several services at once. */
-export async function migrateDatabase(clickhouse: Connection, database: string, log: Log) {
-  const { cluster } = clickhouse
-  const [client, ...servers] = [clickhouse.url, ...(cluster?.urls ?? [])].map((url) =>
-    createClient({ url, ...clickhouse.admin, request_timeout: 600_000, log: { level: ClickHouseLogLevel.OFF } }),
-  ) as [ClickHouseClient, ...ClickHouseClient[]]
+/**
+ * Migrates the database and builds the service on it; DATA_DIR is this service's alone until it is closed. What was opened is
+ * closed again where a phase fails.
+ * @throws DataDirInUseError where another one has DATA_DIR, MigrationError, ApiError 503 where ClickHouse is out of reach
+ */
+export async function createService(options: ServiceOptions) {
+  const resources = new Resources()
   try {
-    const definer = clickhouse.admin.username
-    const { assertWritten } = clickhouse
-    return await migrate({ client, database, log, assertWritten, ...(cluster ? { cluster: { cluster, servers, definer } } : {}) })
-  } finally {
-    await Promise.all([client, ...servers].map((one) => one.close()))
+    const connection = await connect(options, resources)
+    await migrateDatabase(options.clickhouse, options.database, options.log)
+    const parts = await build(options, connection, resources)
+    await startBackgroundWork(options, parts, resources)
+    const { app, drain } = await buildHttp(options, parts)
+    const { store, writer, seals, rebuilds, retention, names, tenants, selfCheck, localKey } = parts
+    return {
+      app,
+      store,
+      writer,
+      seals,
+      rebuilds,
+      retention,
+      names,
+      tenants,
+      selfCheck,
+      localKey,
+      /** From here on /health/ready says no, and everything else goes on. */
+      drain,
+      /** Stores what is queued and lets go of everything. Call it when no request is under way any more. */
+      close: () => resources.close(),
+    }
+  } catch (error) {
+    await resources.close()
+    throw error
   }
 }
+
+type Connection = Awaited<ReturnType<typeof connect>>
+type Parts = Awaited<ReturnType<typeof build>>
+
+const isShared = ({ CLICKHOUSE_URL }: Config): boolean => CLICKHOUSE_URL !== undefined
 
 /** Between two restarts for a broken part: what one does not mend, many do not. */
 const RESTART_MS = 60_000
 
-/**
- * Migrates the database and builds the service on it; DATA_DIR is this service's alone until it is closed.
- * @throws DataDirInUseError where another one has it
- */
-export async function createService(options: ServiceOptions) {
-  const { config, clickhouse, database, log, clock = Date.now } = options
-  const { makeStore = (to) => new Store(to), makeCache = (...limits) => new AnswerCache(...limits) } = options
+/** The data directory, the store and what observes it. Nothing is asked of ClickHouse yet. */
+async function connect({ config, clickhouse, database, log, makeStore = (to) => new Store(to) }: ServiceOptions, resources: Resources) {
   const dataDir = resolve(config.DATA_DIR)
-  await migrateDatabase(clickhouse, database, log)
+  resources.add(await lockDataDir(dataDir))
   const metrics = new Metrics()
+  resources.add(clickhouse.onExit?.(() => metrics.embeddedEnded()) ?? (() => {}))
   const tracing = await startTracing(config, log)
-  clickhouse.onExit?.(() => metrics.embeddedEnded())
   let restartedAt = -Infinity
   const store = makeStore({
     ...clickhouse,
@@ -129,18 +116,25 @@ export async function createService(options: ServiceOptions) {
     queryMemoryMb: config.QUERY_MEMORY_MB,
     maxStreams: MAX_EXPORTS,
   })
+  resources.add(() => store.close())
+  resources.add(() => tracing?.close())
+  return { dataDir, metrics, tracing, store }
+}
+
+/** Everything that keeps state, put together; nothing runs yet. */
+async function build(options: ServiceOptions, { dataDir, metrics, tracing, store }: Connection, resources: Resources) {
+  const { config, clickhouse, database, log, clock = Date.now, makeCache = (...limits) => new AnswerCache(...limits) } = options
   const localKey = config.localKey ? await loadLocalKey(dataDir) : undefined
   const names = new Names(store)
   const tenants = new Tenants(store)
   // Rows that were cut off on a full disk may have been read until now.
-  clickhouse.onExit?.(() => names.forgetAll())
+  resources.add(clickhouse.onExit?.(() => names.forgetAll()) ?? (() => {}))
   // Another instance on the same server may store events that this one does not see.
-  const cache = makeCache(config.CACHE_MB, config.CLICKHOUSE_URL === undefined ? Infinity : SHARED_MAX_AGE_MS)
+  const cache = makeCache(config.CACHE_MB, isShared(config) ? SHARED_MAX_AGE_MS : Infinity)
   const rebuilds = new Rebuilds(store, log)
   const seals = new Seals(store, clock, () => rebuilds.pending.size > 0)
   const retention = new Retention(store, log, clock, config.RETENTION_DAYS, () => cache.forgetAll())
   const removals = new Removals(store, names, (tenant) => cache.forget(tenant))
-  const unlock = await lockDataDir(dataDir)
   const writer = new Writer({
     store,
     names,
@@ -150,7 +144,7 @@ export async function createService(options: ServiceOptions) {
     retention,
     log,
     journal: await Journal.open(dataDir, { sync: config.SYNC_WRITES === 'on', log }),
-    lease: config.CLICKHOUSE_URL === undefined ? new OwnLease(store) : new SharedLease(store),
+    lease: isShared(config) ? new SharedLease(store) : new OwnLease(store),
     filterMegabytes: config.ID_FILTER_MB,
     onStored: (tenant, timestamps) => cache.stored(tenant, timestamps),
     observer: {
@@ -162,10 +156,7 @@ export async function createService(options: ServiceOptions) {
       },
     },
   })
-  await rebuilds.load().then(() => writer.start()).catch(async (error: unknown) => {
-    await unlock()
-    throw error
-  })
+  const exclusive: WriteLock = (work) => writer.exclusive(work)
   const verifier = createVerifier(config, {
     ...(localKey ? { localKey } : {}),
     onKeyFetchError(error) {
@@ -173,23 +164,47 @@ export async function createService(options: ServiceOptions) {
       log('warn', 'the key set could not be fetched', { error: String(error) })
     },
   })
-  const shared = { store, names, tenants, seals, rebuilds, removals, retention, writer, verifier, clock, log }
-  const exclusive: WriteLock = (work) => writer.exclusive(work)
-  void rebuilds.run(seals, exclusive)
-  await retention.start(exclusive).catch((error: unknown) => log('error', 'RETENTION_DAYS has no effect until the next start', { error: String(error) }))
-  void removals.resume(exclusive).then(
-    (count) => count > 0 && log('warn', 'completed removals of an earlier run', { users: count }),
-    (error: unknown) => log('error', 'a removal of an earlier run is not complete yet', { error: String(error) }),
-  )
-  // An instance that only answers does not enter the lane, where the others learn it.
-  const learning =
-    config.CLICKHOUSE_URL === undefined
-      ? undefined
-      : setInterval(() => void Promise.all([names.learn(), removals.learn(), retention.load()]).catch(() => {}), SHARED_MAX_AGE_MS).unref()
+  const ranks = new UserRanks(store, exclusive, log)
   const backups = new Backups((name) => backUp(store, exclusive, { database, name, disk: config.BACKUP_DISK }))
-  const selfCheck = new SelfCheck({ ...shared, exclusive }, config.SELF_CHECK_MINUTES)
+  const shared = { store, names, tenants, seals, rebuilds, removals, retention, writer, exclusive, verifier, clock, log }
+  return { ...shared, metrics, tracing, localKey, cache, ranks, backups, selfCheck: new SelfCheck(shared) }
+}
+
+/** Starts the writer and everything else that runs by itself. */
+async function startBackgroundWork({ config, log }: ServiceOptions, parts: Parts, resources: Resources) {
+  const { names, rebuilds, retention, removals, ranks, seals, selfCheck, writer, exclusive } = parts
+  await rebuilds.load()
+  // What waits for `exclusive` ends when the writer is closed, which is before this.
+  resources.add(() => resources.settled())
+  resources.add(() => writer.close())
+  await writer.start()
+
+  resources.add(() => rebuilds.stop())
+  resources.run(rebuilds.run(seals, exclusive))
+
+  resources.add(() => retention.stop())
+  await retention.start(exclusive).catch((error: unknown) => log('error', 'RETENTION_DAYS has no effect until the next start', { error: String(error) }))
+
+  resources.run(
+    removals.resume(exclusive).then(
+      (count) => count > 0 && log('warn', 'completed removals of an earlier run', { users: count }),
+      (error: unknown) => log('error', 'a removal of an earlier run is not complete yet', { error: String(error) }),
+    ),
+  )
+  // An instance that only answers does not take the writer lease, under which the others learn it.
+  if (isShared(config)) resources.every(SHARED_MAX_AGE_MS, () => Promise.all([names.learn(), removals.learn(), retention.load()]).catch(() => {}))
+
+  // Not waited for here: what is under way waits for the writer.
+  resources.add(() => resources.run(ranks.stop()))
+  resources.add(() => selfCheck.stop())
+  selfCheck.start(config.SELF_CHECK_MINUTES)
+}
+
+/** The limits and the routes. */
+async function buildHttp({ config, log }: ServiceOptions, parts: Parts) {
+  const { store, writer, cache, metrics, tracing, selfCheck, clock } = parts
   const { MAX_CONCURRENT_QUERIES: perTenant } = config
-  const places = config.CLICKHOUSE_URL === undefined ? PLACES.embedded : PLACES.server
+  const places = isShared(config) ? PLACES.server : PLACES.embedded
   const limits = {
     rate: new RequestRate(config.RATE_LIMIT_PER_SECOND),
     slots: new QuerySlots(perTenant, Math.max(places, perTenant)),
@@ -200,13 +215,8 @@ export async function createService(options: ServiceOptions) {
   const draining = () => isDraining
   metrics.expose({ cache, limits, writer, memory, selfCheck, draining })
   const app = createApp({
-    ...shared,
-    ranks: new UserRanks(store, exclusive, log),
-    cache,
+    ...parts,
     limits,
-    exclusive,
-    backups,
-    selfCheck,
     draining,
     registry: metrics.registry,
     metricsToken: config.METRICS_TOKEN,
@@ -223,31 +233,8 @@ export async function createService(options: ServiceOptions) {
       memory,
     },
   })
-  return {
-    app,
-    store,
-    writer,
-    seals,
-    rebuilds,
-    retention,
-    names,
-    tenants,
-    selfCheck,
-    localKey,
-    /** From here on /health/ready says no, and everything else goes on. */
-    drain() {
-      isDraining = true
-    },
-    /** Stores what is queued and lets go of everything. Call it when no request is under way any more. */
-    async close() {
-      selfCheck.stop()
-      rebuilds.stop()
-      retention.stop()
-      clearInterval(learning)
-      await writer.close()
-      await tracing?.close()
-      await store.close()
-      await unlock()
-    },
+  const drain = () => {
+    isDraining = true
   }
+  return { app, drain }
 }

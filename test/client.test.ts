@@ -59,7 +59,7 @@ test('every endpoint has a method that answers what the endpoint answers', async
   }
   expect(pairs.map(([path]) => path)).toEqual(Object.keys(ENDPOINTS))
   expect((await client.overview()).period).toBe('week')
-  expect((await client.regressions()).window).toBe(24)
+  expect((await client.regressions()).hours).toBe(24)
 })
 
 test('types: what must be given, what may be, and what comes back', () => {

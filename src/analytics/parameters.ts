@@ -32,7 +32,7 @@ const once = <S extends Text>(schema: S) =>
 const optional = <S extends Text>(schema: S) => v.optional(once(schema))
 const required = <S extends Text>(schema: S, message: string) => v.pipe(v.array(v.string(), message), once(schema))
 
-const ID_RULE = `wants 1 to ${MAX_ID_LENGTH} characters`
+const ID_RULE = `must be 1 to ${MAX_ID_LENGTH} characters long`
 const id = v.pipe(
   v.string(),
   v.minLength(1, ID_RULE),
@@ -51,7 +51,7 @@ const ids = (of: string, example: string) =>
   )
 
 const whole = (min: number, max: number, description: string, example: number) => {
-  const rule = `wants a whole number from ${min} to ${max}`
+  const rule = `must be an integer from ${min} to ${max}`
   return v.pipe(
     v.string(),
     v.regex(/^\d{1,15}$/, rule),
@@ -66,7 +66,7 @@ const whole = (min: number, max: number, description: string, example: number) =
 
 const oneOf = <const T extends readonly string[]>(values: T, description: string) =>
   v.pipe(
-    v.picklist(values, `wants ${values.slice(0, -1).join(', ')} or ${values.at(-1)}`),
+    v.picklist(values, `must be ${values.slice(0, -1).join(', ')} or ${values.at(-1)}`),
     about(description, values[0]),
   )
 
@@ -81,7 +81,7 @@ export const timezone = v.optional(
   once(
     v.pipe(
       v.string(),
-      v.check(isTimeZone, 'wants an IANA time zone such as Europe/Berlin'),
+      v.check(isTimeZone, 'must be an IANA time zone such as Europe/Berlin'),
       about('IANA time zone in which dates are read and days, weeks and months begin.', 'Europe/Berlin'),
     ),
   ),

@@ -40,6 +40,7 @@ export class UserRanks {
   readonly #log: Log
   readonly #made = new LRUCache<string, true>({ max: 100_000, ttl: REFRESH_MS })
   #wanted = 0
+  #stopped = false
   /** One list after the other, whoever wants it. */
   #making: Promise<void> = Promise.resolve()
 
@@ -90,14 +91,22 @@ export class UserRanks {
   refresh(tenant: TenantKey, spans: readonly Span[]): Promise<void> {
     for (const span of spans) {
       const key = `${tenant}/${span.join('/')}`
-      if (this.#made.has(key) || this.#wanted >= MAX_WANTED) continue
+      if (this.#stopped || this.#made.has(key) || this.#wanted >= MAX_WANTED) continue
       this.#made.set(key, true)
       this.#wanted++
       this.#making = this.#making
         .then(() => this.#exclusive(() => this.#make(tenant, span)))
-        .catch((error: unknown) => this.#log('warn', 'a list of active users could not be made', { error: String(error) }))
+        .catch((error: unknown) => {
+          if (!this.#stopped) this.#log('warn', 'a list of active users could not be made', { error: String(error) })
+        })
         .finally(() => this.#wanted--)
     }
+    return this.#making
+  }
+
+  /** Makes no further list; resolves when the one under way is made, or refused by `exclusive`. */
+  stop(): Promise<void> {
+    this.#stopped = true
     return this.#making
   }
 

@@ -50,7 +50,7 @@ interface Keys {
 export function configuredKeys(config: Config, options: VerifierOptions): Keys {
   if (config.JWT_JWKS_URL !== undefined) {
     const url = new URL(config.JWT_JWKS_URL)
-    if (!/^https?:$/.test(url.protocol)) throw new ConfigError('bad settings: JWT_JWKS_URL wants http(s)://…')
+    if (!/^https?:$/.test(url.protocol)) throw new ConfigError('bad settings: JWT_JWKS_URL must be http(s)://…')
     return remoteKeys(url, pinnedAlgorithms(config.JWT_ALGORITHMS, 'key set'), options.onKeyFetchError)
   }
   if (config.JWT_PUBLIC_KEY !== undefined) {
@@ -63,7 +63,7 @@ export function configuredKeys(config: Config, options: VerifierOptions): Keys {
   for (const algorithm of algorithms) {
     const bytes = Number(algorithm.slice(2)) / 8
     // RFC 7518 section 3.2.
-    if (secret.length < bytes) throw new ConfigError(`bad settings: ${algorithm} wants a secret of ${bytes} bytes`)
+    if (secret.length < bytes) throw new ConfigError(`bad settings: ${algorithm} needs a secret of ${bytes} bytes`)
   }
   return fixedKey(secret, algorithms)
 }
@@ -72,7 +72,7 @@ function pinnedAlgorithms(wanted: string[] | undefined, kind: keyof typeof ALGOR
   const { usual, possible } = ALGORITHMS[kind]
   const chosen = wanted ?? usual
   if (chosen.length === 0 || !chosen.every((algorithm) => possible.includes(algorithm))) {
-    throw new ConfigError(`bad settings: JWT_ALGORITHMS wants some of ${possible.join(', ')} for a key of kind ${kind}`)
+    throw new ConfigError(`bad settings: JWT_ALGORITHMS must be some of ${possible.join(', ')} for a key of kind ${kind}`)
   }
   return chosen
 }
@@ -95,7 +95,7 @@ function publicKey(setting: string): { key: KeyObject; algorithm?: string[] } {
   } catch {
     // Said below, without the parser's message: that quotes the setting.
   }
-  throw new ConfigError('bad settings: JWT_PUBLIC_KEY wants a public key for signatures, as PEM (SPKI) or JWK')
+  throw new ConfigError('bad settings: JWT_PUBLIC_KEY must be a public key for signatures, as PEM (SPKI) or JWK')
 }
 
 function kindOf(key: KeyObject): keyof typeof ALGORITHMS {
@@ -105,7 +105,7 @@ function kindOf(key: KeyObject): keyof typeof ALGORITHMS {
   if (namedCurve === 'prime256v1') return 'P-256'
   if (namedCurve === 'secp384r1') return 'P-384'
   if (namedCurve === 'secp521r1') return 'P-521'
-  throw new ConfigError('bad settings: JWT_PUBLIC_KEY wants RSA of 2048 bits or more, P-256, P-384, P-521 or Ed25519')
+  throw new ConfigError('bad settings: JWT_PUBLIC_KEY must be RSA of 2048 bits or more, P-256, P-384, P-521 or Ed25519')
 }
 
 function fixedKey(key: KeyObject | Uint8Array, algorithms: string[]): Keys {

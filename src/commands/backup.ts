@@ -14,7 +14,7 @@ function options() {
   try {
     const { values, positionals } = parseArgs({ allowPositionals: true, options: { url: { type: 'string' }, token: { type: 'string' } } })
     const [name = `analytics-${new Date().toISOString().replace(/[:.]/g, '-')}`, ...more] = positionals
-    if (more.length > 0 || !BACKUP_NAME.test(name)) throw new Error('NAME wants 1 to 100 letters, digits and . _ -')
+    if (more.length > 0 || !BACKUP_NAME.test(name)) throw new Error('NAME must be 1 to 100 letters, digits and . _ -')
     return { ...values, name }
   } catch (error) {
     process.stderr.write(`${(error as Error).message}\n${USAGE}\n`)

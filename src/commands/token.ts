@@ -35,7 +35,7 @@ function readGrant(): Grant {
   const { org, scope, assistant, expires } = values
   if (!org) throw new UsageError('--org is needed')
   if (expires !== undefined && !/^[1-9]\d{0,9}$/.test(expires)) {
-    throw new UsageError('--expires wants a whole number of seconds, at least 1')
+    throw new UsageError('--expires must be an integer of seconds, at least 1')
   }
   return {
     org,

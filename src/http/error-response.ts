@@ -37,7 +37,7 @@ export function errorResponse(c: Context<Env>, thrown: unknown): Response {
   return c.json(errorBody(error, observed.id), error.status, error.headers)
 }
 
-export const notFound = () => new ApiError(404, 'not_found', 'There is nothing at this address.')
+export const notFound = () => new ApiError(404, 'not_found', 'Not found')
 
 function toApiError(thrown: unknown): ApiError {
   if (thrown instanceof ApiError) return thrown

@@ -32,7 +32,7 @@ export const countRequest = ({ rate }: Pick<Limits, 'rate'>) =>
 /** Answers 405 to whatever no other handler of the path has taken. */
 export const onlyMethods = (...methods: readonly string[]) => () => {
   const allow = methods.join(', ')
-  throw new ApiError(405, 'method_not_allowed', `This endpoint knows ${allow}.`, { headers: { Allow: allow } })
+  throw new ApiError(405, 'method_not_allowed', `Method not allowed; allowed: ${allow}`, { headers: { Allow: allow } })
 }
 
 /** For answers that are data; pages set a policy of their own. */

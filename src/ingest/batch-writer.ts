@@ -88,7 +88,7 @@ export class Writer {
   /** For failures that repeat themselves as long as their reason lasts. */
   readonly #logSeldom: Log
   /** Upkeep that must not overlap with an insert. */
-  readonly #upkeep: Array<(guard: WriteGuard) => Promise<void>> = []
+  readonly #upkeep: Array<{ run(guard: WriteGuard): Promise<void>; refuse(error: unknown): void }> = []
   #wake: () => void = () => {}
   #closing = false
   /** Batches that were answered last, and those that waited already: so many come together if everybody sends another. */
@@ -177,10 +177,14 @@ export class Writer {
     })
   }
 
-  /** Runs work between two groups of events, under the writer lease, when nobody is storing anything. */
+  /**
+   * Runs work between two groups of events, under the writer lease, when nobody is storing anything.
+   * @throws ApiError 503 where the writer is closed before its turn
+   */
   exclusive<T>(work: (guard: WriteGuard) => Promise<T>): Promise<T> {
+    if (this.#closing) return Promise.reject(unavailable('The service is shutting down.', 2))
     return new Promise((resolve, reject) => {
-      this.#upkeep.push(async (guard) => {
+      const run = async (guard: WriteGuard) => {
         try {
           resolve(await work(guard))
         } catch (error) {
@@ -188,7 +192,8 @@ export class Writer {
           // A statement of it may still be running.
           this.#options.lease.abandon()
         }
-      })
+      }
+      this.#upkeep.push({ run, refuse: reject })
       this.#wake()
     })
   }
@@ -197,7 +202,11 @@ export class Writer {
   async close(): Promise<void> {
     this.#closing = true
     this.#wake()
-    await Promise.race([this.#running, sleep(PATIENCE_MS, undefined, { ref: false })])
+    const ended = new AbortController()
+    const patience = sleep(PATIENCE_MS, undefined, { ref: false, signal: ended.signal }).catch(() => {})
+    await Promise.race([this.#running, patience])
+    ended.abort()
+    for (const { refuse } of this.#upkeep.splice(0)) refuse(unavailable('The service is shutting down.', 2))
     clearInterval(this.#reaper)
   }
 
@@ -228,7 +237,7 @@ export class Writer {
             sealAt = 0
             if (!seals.due) this.#merge()
           }
-          await this.#upkeep.shift()?.(lease)
+          await this.#upkeep.shift()?.run(lease)
           await this.#gather()
           const group = this.#takeGroup()
           if (group.length > 0) await this.#observed(group, () => this.#storeGroup(group))

@@ -38,12 +38,12 @@ const TYPES: ReadonlySet<unknown> = new Set(EVENT_TYPES)
  * @returns the event, or why it is refused
  */
 export function checkEvent(value: unknown, latest: Instant, madeUpId: () => string): Event | string {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) return 'wants a JSON object'
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return 'must be a JSON object'
   const given = value as Record<string, unknown>
   for (const field in given) if (!FIELDS.has(field)) return `${JSON.stringify(field.slice(0, 60))} is not a field of an event`
 
   const { eventType, assistant, user, cost, inputTokens, outputTokens, metadata } = given
-  if (!TYPES.has(eventType)) return `eventType wants ${EVENT_TYPES.join(', ')}`
+  if (!TYPES.has(eventType)) return `eventType must be one of ${EVENT_TYPES.join(', ')}`
   if (!isId(assistant)) return `assistant ${ID_RULE}`
   if (!isId(user)) return `user ${ID_RULE}`
   for (const field of ['id', 'model', 'traceId'] as const) {
@@ -53,11 +53,11 @@ export function checkEvent(value: unknown, latest: Instant, madeUpId: () => stri
   if (typeof timestamp === 'string') return timestamp
   if (timestamp > latest) return `timestamp is in the future: the latest accepted now is ${toIso(latest)}`
   const costNanos = cost === undefined || cost === null ? 0 : toNanos(cost)
-  if (costNanos === null) return `cost wants a number of USD from 0 to ${MAX_COST}`
+  if (costNanos === null) return `cost must be a number of USD from 0 to ${MAX_COST}`
   if (!isCount(inputTokens)) return `inputTokens ${COUNT_RULE}`
   if (!isCount(outputTokens)) return `outputTokens ${COUNT_RULE}`
   const metadataText = toMetadata(metadata)
-  if (metadataText === null) return `metadata wants a JSON object of at most ${MAX_METADATA_BYTES} bytes`
+  if (metadataText === null) return `metadata must be a JSON object of at most ${MAX_METADATA_BYTES} bytes`
   return {
     id: (given['id'] as string | null | undefined) ?? madeUpId(),
     eventType: eventType as EventType,
@@ -73,8 +73,8 @@ export function checkEvent(value: unknown, latest: Instant, madeUpId: () => stri
   }
 }
 
-const ID_RULE = `wants a string of 1 to ${MAX_ID_LENGTH} characters without NUL`
-const COUNT_RULE = `wants a whole number from 0 to ${MAX_TOKENS}`
+const ID_RULE = `must be a string of 1 to ${MAX_ID_LENGTH} characters without NUL`
+const COUNT_RULE = `must be an integer from 0 to ${MAX_TOKENS}`
 
 /** A lone surrogate has no UTF-8 form: two different ids would become one. */
 const isId = (value: unknown): value is string =>
@@ -110,7 +110,7 @@ const FINER_THAN_MS = /(\.\d{3})\d{1,6}(?=Z|[+-]\d\d(?::?\d\d)?$|$)/i
 
 /** ISO 8601; without an offset it is UTC. The form that `toISOString` writes takes a short cut. */
 function toInstant(value: unknown): Instant | string {
-  if (typeof value !== 'string') return 'timestamp wants an ISO 8601 date-time'
+  if (typeof value !== 'string') return 'timestamp must be an ISO 8601 date-time'
   const match = CANONICAL.exec(value)
   if (match) {
     const [year, month, day, hour, minute, second, ms] = match.slice(1).map(Number) as [

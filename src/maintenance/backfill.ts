@@ -103,6 +103,7 @@ export class Rebuilds {
       try {
         await exclusive((guard) => this.#step(seals, guard))
       } catch (error) {
+        if (this.#stopped) return
         this.#log('warn', 'a step of making rollups anew failed and is tried again', {
           error: String((error as Error).cause ?? error),
         })

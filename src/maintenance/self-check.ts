@@ -23,15 +23,18 @@ const SELF_CHECK_MS = 2 * 86_400_000
 /** Compares the last days with the raw log every so often; the result is part of /health/ready. */
 export class SelfCheck {
   readonly #options: SelfCheckOptions
-  readonly #timer: NodeJS.Timeout | undefined
+  #timer: NodeJS.Timeout | undefined
   /** Drifted days found last time, and when that was (epoch milliseconds); null before the first check. */
   last: { drift: number; at: number } | null = null
   /** Checks that could not be done. */
   failures = 0
 
-  /** @param minutes between two checks; 0 switches them off */
-  constructor(options: SelfCheckOptions, minutes: number) {
+  constructor(options: SelfCheckOptions) {
     this.#options = options
+  }
+
+  /** @param minutes between two checks; 0 switches them off */
+  start(minutes: number): void {
     if (minutes > 0) this.#timer = setInterval(() => void this.run(), minutes * 60_000).unref()
   }
 

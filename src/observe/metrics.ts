@@ -3,7 +3,7 @@
  * label has few values, known from the code. A new metric is one entry: in MEASURED where something is told as it happens,
  * in READ where something that counts already is asked when a scrape comes.
  */
-import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client'
+import { collectDefaultMetrics, Counter, Gauge, Histogram, type Metric, Registry } from 'prom-client'
 import type { AnswerCache } from '../analytics/result-cache.ts'
 import type { FinishedQuery } from '../clickhouse/query-log.ts'
 import type { Group, Writer } from '../ingest/batch-writer.ts'
@@ -188,6 +188,14 @@ const READ: readonly Read[] = [
   },
 ]
 
+let ofProcess: Registry | undefined
+
+/** Of the process, once: each collection begins to observe the event loop and the garbage collector, and never ends. */
+function processMetrics(): Registry {
+  if (!ofProcess) collectDefaultMetrics({ register: (ofProcess = new Registry()) })
+  return ofProcess as Registry
+}
+
 export class Metrics {
   readonly registry = new Registry()
   readonly #measured = MEASURED([this.registry])
@@ -195,7 +203,7 @@ export class Metrics {
   readonly #requests = new Map<string, Histogram.Internal<'route' | 'method' | 'status'>>()
 
   constructor() {
-    collectDefaultMetrics({ register: this.registry })
+    for (const metric of processMetrics().getMetricsAsArray()) this.registry.registerMetric(metric as unknown as Metric)
     // What has not happened yet is 0 and not absent: an alert on an increase sees the first one.
     for (const outcome of ['accepted', 'duplicate', 'rejected']) this.#measured.events.inc({ outcome }, 0)
     for (const outcome of ['ok', 'failed']) this.#measured.groups.zero({ outcome })

@@ -3,10 +3,10 @@ import { DAY, HOUR, type Instant, MAX_INSTANT, MIN_INSTANT, MINUTE } from './ins
 import { findZone, instantOf, startOf } from './zones.ts'
 
 const WANTED =
-  'wants an ISO 8601 date or date-time such as 2026-02-22, 2026-02-22T10:00, 2026-02-22T10:00:30.123Z' +
+  'must be an ISO 8601 date or date-time such as 2026-02-22, 2026-02-22T10:00, 2026-02-22T10:00:30.123Z' +
   ' or 2026-02-22T10:00+05:45'
 
-const OUT_OF_RANGE = 'is out of range; wants 1970-01-01T00:00:00.000Z or later, and before 2100-01-01T00:00:00.000Z'
+const OUT_OF_RANGE = 'is out of range; must be 1970-01-01T00:00:00.000Z or later, and before 2100-01-01T00:00:00.000Z'
 const END_OUT_OF_RANGE = 'is out of range; must be from 1970-01-01T00:00:00.000Z to 2100-01-01T00:00:00.000Z'
 
 const DATE_TIME = new RegExp(
@@ -50,24 +50,24 @@ export function parseInstant(text: string, zone: string, kind: 'moment' | 'end' 
 
   const year = Number(yyyy)
   const month = Number(mm)
-  if (month < 1 || month > 12) return { error: `has month ${mm}; wants 01 to 12` }
+  if (month < 1 || month > 12) return { error: `has month ${mm}; must be 01 to 12` }
   const days = daysInMonth(year, month)
   const dayOfMonth = Number(dd)
-  if (dayOfMonth < 1 || dayOfMonth > days) return { error: `has day ${dd}; wants 01 to ${days} in ${yyyy}-${mm}` }
+  if (dayOfMonth < 1 || dayOfMonth > days) return { error: `has day ${dd}; must be 01 to ${days} in ${yyyy}-${mm}` }
 
   const hour = Number(hh ?? 0)
   const minute = Number(min ?? 0)
   const second = Number(ss)
-  if (hour > 23) return { error: `has hour ${hh}; wants 00 to 23` }
-  if (minute > 59) return { error: `has minute ${min}; wants 00 to 59` }
-  if (second > 59) return { error: `has second ${ss}; wants 00 to 59 (leap seconds are not counted)` }
-  if (fraction.length > 9) return { error: `has ${fraction.length} fraction digits; wants 1 to 9` }
+  if (hour > 23) return { error: `has hour ${hh}; must be 00 to 23` }
+  if (minute > 59) return { error: `has minute ${min}; must be 00 to 59` }
+  if (second > 59) return { error: `has second ${ss}; must be 00 to 59 (leap seconds are not counted)` }
+  if (fraction.length > 9) return { error: `has ${fraction.length} fraction digits; must be 1 to 9` }
   if (fraction.length > 3 && /[1-9]/.test(fraction.slice(3))) {
-    return { error: 'is finer than a millisecond; wants at most 3 fraction digits, or zeros after them' }
+    return { error: 'is finer than a millisecond; must have at most 3 fraction digits, or zeros after them' }
   }
   const millisecond = Number(fraction.slice(0, 3).padEnd(3, '0'))
   if (Number(offsetHH ?? 0) > 23 || Number(offsetMM) > 59) {
-    return { error: `has UTC offset ${sign}${offsetHH}:${offsetMM}; wants -23:59 to +23:59` }
+    return { error: `has UTC offset ${sign}${offsetHH}:${offsetMM}; must be -23:59 to +23:59` }
   }
 
   // Also keeps years below 100 away from Date.UTC, which takes them for 19xx.
@@ -80,7 +80,7 @@ export function parseInstant(text: string, zone: string, kind: 'moment' | 'end' 
     instant = sign === '+' ? wall - offset : wall + offset
   } else if (!utc) {
     const rules = findZone(zone)
-    if (!rules) return { error: 'cannot be read in an unknown time zone; wants an IANA name such as Asia/Kathmandu' }
+    if (!rules) return { error: 'cannot be read in an unknown time zone; must be an IANA name such as Asia/Kathmandu' }
     instant = hh === undefined ? startOf(rules, wall / DAY) : instantOf(rules, wall)
   }
   const last = kind === 'end' ? MAX_INSTANT : MAX_INSTANT - 1

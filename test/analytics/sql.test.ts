@@ -25,7 +25,7 @@ const REQUESTS = [
   `/analytics/assistants?user=nobody&${RANGE}`,
   `/analytics/users/top?limit=3&${RANGE}`,
   `/analytics/snapshots?period=week&${RANGE}`,
-  '/analytics/regressions?window=12',
+  '/analytics/regressions?hours=12',
 ]
 
 class Recording extends Store {

@@ -132,8 +132,8 @@ for (const org of ['made', 'real']) {
     ask('overview', { period: 'month', endDate: org === 'made' ? '2026-02-10' : '2008-01-04T03:00' })
     for (const window of [1, 30, 90]) ask('rolling', { window })
     ask('rolling', { window: 90, endDate: org === 'made' ? '2026-02-14T07:08:09.010Z' : '2005-12-27T13:14:15.167Z' })
-    ask('regressions', { window: 168, minVolume: 1, weeks: 6 })
-    ask('regressions', { window: 6, minVolume: 1, weeks: 3, timezone: 'America/St_Johns' })
+    ask('regressions', { hours: 168, minVolume: 1, weeks: 6 })
+    ask('regressions', { hours: 6, minVolume: 1, weeks: 3, timezone: 'America/St_Johns' })
   }
 }
 
@@ -279,7 +279,7 @@ const WHOLE: typeof QUESTIONS = [
   ['made', 'snapshots', { startDate: '2025-12-01', endDate: '2026-03-01' }],
   ['made', 'snapshots', { startDate: '2025-12-01', endDate: '2026-03-01', format: 'csv' }],
   ['made', 'events', { startDate: '2025-12-01', endDate: '2026-03-01', format: 'ndjson' }],
-  ['made', 'regressions', { window: 24, minVolume: 1 }],
+  ['made', 'regressions', { hours: 24, minVolume: 1 }],
 ]
 
 /** Asks all at once; each must be refused in time, in the usual words. */

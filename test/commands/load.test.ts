@@ -321,7 +321,7 @@ describe('npm run load and what it is told', { timeout: 30_000 }, () => {
 
   it.each([
     [[], 'a FILE is needed'],
-    [['x', '--batch', '10001'], '--batch wants a whole number from 1 to 10000'],
+    [['x', '--batch', '10001'], '--batch must be an integer from 1 to 10000'],
     [['x', '--retry'], "Unknown option '--retry'"],
   ])('exits 2 with its usage for %j', async (args, message) => {
     const { code, stdout, stderr } = await load(args)

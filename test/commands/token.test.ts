@@ -76,8 +76,8 @@ describe('npm run token', { timeout: 30_000 }, () => {
   it.each([
     [[], '--org is needed'],
     [['--org', ''], '--org is needed'],
-    [['--org', 'acme', '--expires', '0'], '--expires wants a whole number of seconds, at least 1'],
-    [['--org', 'acme', '--expires', '1h'], '--expires wants a whole number of seconds, at least 1'],
+    [['--org', 'acme', '--expires', '0'], '--expires must be an integer of seconds, at least 1'],
+    [['--org', 'acme', '--expires', '1h'], '--expires must be an integer of seconds, at least 1'],
     [['--org', 'acme', '--tenant', 'b'], "Unknown option '--tenant'"],
     [['--org', 'a\nb'], 'The token is refused: missing tenant.'],
     [['--org', 'acme', '--assistant', ''], 'The token is refused: malformed.'],
@@ -97,8 +97,8 @@ describe('npm run token', { timeout: 30_000 }, () => {
       { JWT_PUBLIC_KEY: 'any' },
       'with JWT_JWKS_URL or JWT_PUBLIC_KEY tokens come from the issuer: this service only verifies them\n',
     ],
-    [{ JWT_SECRET: 'short' }, 'bad settings: JWT_SECRET wants at least 32 bytes (256 bits)\n'],
-    [{ JWT_SECRET: 'x'.repeat(32), JWT_ALGORITHMS: 'HS512' }, 'bad settings: HS512 wants a secret of 64 bytes\n'],
+    [{ JWT_SECRET: 'short' }, 'bad settings: JWT_SECRET must be at least 32 bytes (256 bits)\n'],
+    [{ JWT_SECRET: 'x'.repeat(32), JWT_ALGORITHMS: 'HS512' }, 'bad settings: HS512 needs a secret of 64 bytes\n'],
   ])('exits 1 without usage for the settings %j', async (env, message) => {
     expect(await token(['--org', 'acme'], env)).toEqual({ code: 1, stdout: '', stderr: message })
   })

@@ -63,7 +63,7 @@ async function sums(caller: Caller = {}) {
     if (path === 'users/top') continue
     for (const asked of QUESTIONS[path]) answers.push(await service.whole(path, asked as Record<string, string>, caller))
   }
-  answers.push(await service.whole('regressions', { window: 168, minVolume: 1 }, caller))
+  answers.push(await service.whole('regressions', { hours: 168, minVolume: 1 }, caller))
   const { pagination } = await service.whole('events', { ...RANGE, limit: 1 }, caller)
   return { answers, total: pagination.total }
 }

@@ -168,6 +168,7 @@ const RIGHT: Record<string, string[]> = {
   endDate: ['2026-03-01', '2026-02-26T10:00', '2026-02-25T03:07:41.123Z'],
   period: ['day', 'week', 'month'],
   window: ['1', '7', '90'],
+  hours: ['1', '24', '168'],
   limit: ['1', '50', '1000'],
   skip: ['0', '3'],
   eventType: ['incomingMessages', 'tasksCompleted'],

@@ -63,7 +63,7 @@ const NEEDED: Record<(typeof PATHS)[number], Params> = {
   assistants: RANGE,
   'users/top': RANGE,
   snapshots: RANGE,
-  regressions: { window: 168, minVolume: 1 },
+  regressions: { hours: 168, minVolume: 1 },
 }
 
 /** Every endpoint with every parameter, alone and together, what is wrong as well as what is right. */

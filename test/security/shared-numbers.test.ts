@@ -58,7 +58,7 @@ const NEEDED: Record<string, Params> = {
   assistants: RANGE,
   'users/top': RANGE,
   snapshots: RANGE,
-  regressions: { window: 168, minVolume: 1 },
+  regressions: { hours: 168, minVolume: 1 },
 }
 
 const get = (path: string, params: Params): Question => ({ url: `/analytics/${path}?${queryString(params)}` })

@@ -265,28 +265,28 @@ describe('parseInstant', () => {
     expect(read(text, zone)).toBe(expected)
   })
 
-  const cannotBeRead = /^cannot be read; wants an ISO 8601 date or date-time such as 2026-02-22, /
+  const cannotBeRead = /^cannot be read; must be an ISO 8601 date or date-time such as 2026-02-22, /
   test.each<[string, string | RegExp]>([
-    ['2026-13-01', 'has month 13; wants 01 to 12'],
-    ['2026-00-01', 'has month 00; wants 01 to 12'],
-    ['2026-02-30', 'has day 30; wants 01 to 28 in 2026-02'],
-    ['2026-02-29', 'has day 29; wants 01 to 28 in 2026-02'],
-    ['2100-02-29', 'has day 29; wants 01 to 28 in 2100-02'],
-    ['2024-02-30', 'has day 30; wants 01 to 29 in 2024-02'],
-    ['2026-04-31', 'has day 31; wants 01 to 30 in 2026-04'],
-    ['2026-01-32T10:00Z', 'has day 32; wants 01 to 31 in 2026-01'],
-    ['2026-01-00', 'has day 00; wants 01 to 31 in 2026-01'],
-    ['2026-02-22T25:00', 'has hour 25; wants 00 to 23'],
-    ['2026-02-22T24:00', 'has hour 24; wants 00 to 23'],
-    ['2026-02-22T24:00:00Z', 'has hour 24; wants 00 to 23'],
-    ['2026-02-22T24:00+05:45', 'has hour 24; wants 00 to 23'],
-    ['2026-02-22T10:60', 'has minute 60; wants 00 to 59'],
-    ['2016-12-31T23:59:60Z', 'has second 60; wants 00 to 59 (leap seconds are not counted)'],
+    ['2026-13-01', 'has month 13; must be 01 to 12'],
+    ['2026-00-01', 'has month 00; must be 01 to 12'],
+    ['2026-02-30', 'has day 30; must be 01 to 28 in 2026-02'],
+    ['2026-02-29', 'has day 29; must be 01 to 28 in 2026-02'],
+    ['2100-02-29', 'has day 29; must be 01 to 28 in 2100-02'],
+    ['2024-02-30', 'has day 30; must be 01 to 29 in 2024-02'],
+    ['2026-04-31', 'has day 31; must be 01 to 30 in 2026-04'],
+    ['2026-01-32T10:00Z', 'has day 32; must be 01 to 31 in 2026-01'],
+    ['2026-01-00', 'has day 00; must be 01 to 31 in 2026-01'],
+    ['2026-02-22T25:00', 'has hour 25; must be 00 to 23'],
+    ['2026-02-22T24:00', 'has hour 24; must be 00 to 23'],
+    ['2026-02-22T24:00:00Z', 'has hour 24; must be 00 to 23'],
+    ['2026-02-22T24:00+05:45', 'has hour 24; must be 00 to 23'],
+    ['2026-02-22T10:60', 'has minute 60; must be 00 to 59'],
+    ['2016-12-31T23:59:60Z', 'has second 60; must be 00 to 59 (leap seconds are not counted)'],
     ['2026-02-22T10:00:30.1234', /^is finer than a millisecond; /],
     ['2026-02-22T10:00:30.123000001Z', /^is finer than a millisecond; /],
-    ['2026-02-22T10:00:30.1230000000', 'has 10 fraction digits; wants 1 to 9'],
-    ['2026-02-22T10:00+24:00', 'has UTC offset +24:00; wants -23:59 to +23:59'],
-    ['2026-02-22T10:00-0360', 'has UTC offset -03:60; wants -23:59 to +23:59'],
+    ['2026-02-22T10:00:30.1230000000', 'has 10 fraction digits; must be 1 to 9'],
+    ['2026-02-22T10:00+24:00', 'has UTC offset +24:00; must be -23:59 to +23:59'],
+    ['2026-02-22T10:00-0360', 'has UTC offset -03:60; must be -23:59 to +23:59'],
     ['2026-02-22T10:00 05:45', 'has a space before its UTC offset; write + as %2B in a URL'],
     ['2026-W08', cannotBeRead],
     ['2026-W08-7', cannotBeRead],
@@ -314,7 +314,7 @@ describe('parseInstant', () => {
     ['+002026-02-22', cannotBeRead],
     ['-002026-02-22T10:00Z', cannotBeRead],
     ['٢٠٢٦-٠٢-٢٢', cannotBeRead],
-    ['2026-02-22'.repeat(5), /^is longer than 40 characters; wants an ISO 8601 date /],
+    ['2026-02-22'.repeat(5), /^is longer than 40 characters; must be an ISO 8601 date /],
     ['9'.repeat(10_000_000), /^is longer than 40 characters; /],
   ])('refuses %.60j', (text, expected) => {
     const message = read(text)
@@ -336,7 +336,7 @@ describe('parseInstant', () => {
     ['9999-12-31T23:59:59Z', 'UTC'],
   ])('refuses %s in %s as out of range', (text, zone) => {
     expect(read(text, zone)).toBe(
-      'is out of range; wants 1970-01-01T00:00:00.000Z or later, and before 2100-01-01T00:00:00.000Z',
+      'is out of range; must be 1970-01-01T00:00:00.000Z or later, and before 2100-01-01T00:00:00.000Z',
     )
   })
 

@@ -52,7 +52,7 @@ export const events = endpoint({
     skip,
     cursor: textParameter(
       (value) => readCursor(value) !== null,
-      'wants a nextCursor of this endpoint',
+      'must be a nextCursor of this endpoint',
       'Goes on after a page: its `pagination.nextCursor`.',
       writeCursor({ at: 1298550180000, id: '4c2f0cbb5d83b8e0' }),
     ),

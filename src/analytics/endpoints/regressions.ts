@@ -63,7 +63,7 @@ export const Regressions = v.strictObject({
     ['ok', 'regressed', 'insufficient_data'],
     'regressed where there is a finding; insufficient_data where nothing could be compared for want of weeks or volume.',
   ),
-  window: count('Hours, as asked.'),
+  hours: count('As asked.'),
   weeks: count('As asked.'),
   ...rangeFields,
   baseline: v.pipe(v.array(v.strictObject(rangeFields)), v.description('What it was compared with, a range for each week, oldest first.')),
@@ -78,12 +78,12 @@ export const regressions = endpoint({
   operationId: 'regressions',
   summary: 'Did something break?',
   description:
-    'Compares the last `window` hours, and the last half, quarter and eighth of them, with the same weekday and hours of the weeks before: completion rate, messages, tasks, cost and what fell silent, of the fleet and of each assistant. A figure that is out of line is a finding, with what is usual, how severe it is, since when, and the query of `events` that shows it. Usual is the median of the weeks; how far they spread and how few events a figure rests on decide what is out of line.',
+    'Compares the last `hours`, and the last half, quarter and eighth of them, with the same weekday and hours of the weeks before: completion rate, messages, tasks, cost and what fell silent, of the fleet and of each assistant. A figure that is out of line is a finding, with what is usual, how severe it is, since when, and the query of `events` that shows it. Usual is the median of the weeks; how far they spread and how few events a figure rests on decide what is out of line.',
   agentHint:
     'Start here to find out whether something broke. The query of a finding’s `evidence` holds the arguments of the tool ' +
     '`events` that show it. `status` is ok, regressed or insufficient_data.',
   parameters: {
-    window: wholeNumber(1, 168, 24, 'Length of the window that is judged, in hours.'),
+    hours: wholeNumber(1, 168, 24, 'Length of the window that is judged, in hours.'),
     weeks: wholeNumber(3, 12, 6, 'How many weeks before it is compared with.'),
     minVolume: wholeNumber(1, 1_000_000, 20, 'Figures that rest on fewer events are not judged.'),
     limit: limit(100, 'How many findings at most.'),
@@ -93,7 +93,7 @@ export const regressions = endpoint({
   response: answerOf(Regressions),
 
   async handle({ store, names, scope, now, parameters }) {
-    const { window, weeks, minVolume, timezone, endDate: asked = Infinity } = parameters
+    const { hours: window, weeks, minVolume, timezone, endDate: asked = Infinity } = parameters
     const to = Math.floor(Math.min(asked, now) / QUARTER) * QUARTER
     const ranges = comparedRanges(to, window * HOUR, weeks, timezone)
     const current = ranges.at(-1) as Range
@@ -159,7 +159,7 @@ export const regressions = endpoint({
       covers: { from: (ranges[0] as Range).from, to: asked <= now ? to : Infinity },
       data: {
         status: found.length > 0 ? 'regressed' : canCompare ? 'ok' : 'insufficient_data',
-        window,
+        hours: window,
         weeks,
         startDate: toIso(current.from),
         endDate: toIso(to),

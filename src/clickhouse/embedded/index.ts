@@ -35,8 +35,11 @@ export interface EmbeddedServer {
   readonly writer: User
   /** Of the process that serves now, or of the last one while the next one starts. */
   readonly pid: number
-  /** Calls back each time the server ends without having been asked to; a restart is then already on its way. */
-  onExit(callback: () => void): void
+  /**
+   * Calls back each time the server ends without having been asked to; a restart is then already on its way.
+   * @returns ends that
+   */
+  onExit(callback: () => void): () => void
   /**
    * Ends the server and starts it again, as after a crash. At its start ClickHouse looks at every part and sets broken
    * ones aside; the parts that one was merged from are still there for 8 minutes, and take its place.
@@ -229,7 +232,7 @@ export async function startEmbedded(options: {
   const url = `http://127.0.0.1:${port}`
   log('info', `embedded ClickHouse: ${url}, process ${server.pid}, data in ${dataDir}`)
 
-  const exitCallbacks: (() => void)[] = []
+  const exitCallbacks = new Set<() => void>()
   const stopping = new AbortController()
 
   async function supervise(): Promise<void> {
@@ -264,7 +267,10 @@ export async function startEmbedded(options: {
     get pid() {
       return server.pid
     },
-    onExit: (callback) => void exitCallbacks.push(callback),
+    onExit(callback) {
+      exitCallbacks.add(callback)
+      return () => void exitCallbacks.delete(callback)
+    },
     restart: () => server.kill(),
     assertWritten: () => disk.assertWritten(),
     // The same SIGKILL as a crash, which has to be harmless anyway. Killing the sleeping query would end the program

@@ -47,8 +47,8 @@ export function readOptions() {
   const { values, positionals } = parsed
   if (values.help) return undefined
   if (positionals.length === 0) throw new UsageError('a FILE is needed')
-  if (values.org === '') throw new UsageError('--org wants a name')
-  if (values.url !== undefined && !/^https?:\/\/./.test(values.url)) throw new UsageError('--url wants http(s)://host:port')
+  if (values.org === '') throw new UsageError('--org must be a name')
+  if (values.url !== undefined && !/^https?:\/\/./.test(values.url)) throw new UsageError('--url must be http(s)://host:port')
   // npm runs commands in the project's directory; a path is meant from where it was typed.
   const typedIn = (process.env['npm_lifecycle_event'] === 'load' && process.env['INIT_CWD']) || process.cwd()
   return {
@@ -65,7 +65,7 @@ export type Options = Exclude<ReturnType<typeof readOptions>, undefined>
 
 function whole(option: string, text: string, max: number): number {
   const value = Number(text)
-  if (!/^\d+$/.test(text) || value < 1 || value > max) throw new UsageError(`${option} wants a whole number from 1 to ${max}`)
+  if (!/^\d+$/.test(text) || value < 1 || value > max) throw new UsageError(`${option} must be an integer from 1 to ${max}`)
   return value
 }
 
@@ -87,7 +87,7 @@ export async function credentials({ token, org }: Options, url: URL, config: Con
     if (org !== undefined && tenant !== org) throw new UsageError(`the token is for ${tenant}, not for ${org}`)
     return { token: given, org: tenant, made: false }
   }
-  if (!isLoopback(url)) throw new UsageError(`${url.origin} wants a token: give --token or set TOKEN`)
+  if (!isLoopback(url)) throw new UsageError(`${url.origin} needs a token: give --token or set TOKEN`)
   if (!config.localKey && config.JWT_SECRET === undefined) {
     throw new UsageError('with JWT_JWKS_URL or JWT_PUBLIC_KEY tokens come from the issuer: give --token or set TOKEN')
   }

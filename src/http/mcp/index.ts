@@ -137,7 +137,7 @@ async function call(
   init: { headers: Record<string, string>; signal: AbortSignal },
 ): Promise<CallToolResult> {
   const { query, complaints } = queryOf(given)
-  if (query.get('format') === 'parquet') complaints.push({ parameter: 'format', message: 'wants json, ndjson or csv: parquet is no text' })
+  if (query.get('format') === 'parquet') complaints.push({ parameter: 'format', message: 'must be json, ndjson or csv: parquet is no text' })
   if (complaints.length > 0) return failed('400 bad_request: Some arguments cannot be used.', complaints)
   const response = await send(`${endpoint.path}?${query}`, init)
   const text = await boundedText(response)
@@ -170,7 +170,7 @@ function queryOf(given: Record<string, unknown>) {
   for (const [parameter, value] of Object.entries(given)) {
     for (const one of Array.isArray(value) ? value : [value ?? []].flat()) {
       if (['string', 'number', 'boolean'].includes(typeof one)) query.append(parameter, String(one))
-      else complaints.push({ parameter: parameter.slice(0, 100), message: 'wants a text or a number, or a list of them' })
+      else complaints.push({ parameter: parameter.slice(0, 100), message: 'must be a text or a number, or a list of them' })
     }
   }
   return { query, complaints }
@@ -221,11 +221,11 @@ const OVERNIGHT = {
 }
 
 function overnight(given: Record<string, string> = {}): GetPromptResult {
-  const window = /^\d{1,3}$/.test(given['hours'] ?? '') ? Number(given['hours']) : 24
+  const hours = /^\d{1,3}$/.test(given['hours'] ?? '') ? Number(given['hours']) : 24
   const zone = /^[\w+/-]{1,64}$/.test(given['timezone'] ?? '') ? given['timezone'] : undefined
-  const asked = JSON.stringify({ window, ...(zone ? { timezone: zone } : {}) })
+  const asked = JSON.stringify({ hours, ...(zone ? { timezone: zone } : {}) })
   const text = [
-    `Did something break in the last ${window} hours?`,
+    `Did something break in the last ${hours} hours?`,
     '',
     `1. Call regressions with ${asked}.`,
     '2. Where status is ok, say so, with the figures of fleet. Where it is insufficient_data, say what is missing.',

@@ -95,8 +95,8 @@ const REFUSALS = {
   400: ['BadRequest', 'Parameters or a body that cannot be used, each named in `details`; or a question that is too expensive.', []],
   401: ['Unauthorized', 'No token, or one that is refused.', ['WWW-Authenticate']],
   403: ['Forbidden', 'The token lacks the scope.', ['WWW-Authenticate']],
-  404: ['NotFound', 'There is nothing at this address, or nobody with this id.', []],
-  405: ['MethodNotAllowed', 'The address knows other methods, listed in `Allow`.', ['Allow']],
+  404: ['NotFound', 'Nothing is at this address, or no user has this id.', []],
+  405: ['MethodNotAllowed', 'The path allows other methods, listed in `Allow`.', ['Allow']],
   406: ['NotAcceptable', '`Accept` names no format that can be had.', ['RateLimit', 'RateLimit-Policy']],
   408: ['TooSlow', 'The request took too long to arrive.', []],
   409: ['InProgress', 'A request with this Idempotency-Key is still under way; of a backup, there is one of this name.', ['Retry-After']],
@@ -122,7 +122,7 @@ const HEADERS = {
   'RateLimit-Policy': 'Requests that a company has: `"tenant";q=…;w=1` is q a second.',
   'Retry-After': 'Seconds until another try makes sense.',
   'WWW-Authenticate': 'What is missing, after RFC 6750.',
-  Allow: 'Methods that the address knows.',
+  Allow: 'Methods that the path allows.',
 } as const
 type Header = keyof typeof HEADERS
 
@@ -524,7 +524,7 @@ function refusal(status: number, description: string, more: readonly Header[]): 
 const EXAMPLES: Record<string, { message: string; details: Array<{ parameter: string; message: string }> }> = {
   bad_request: {
     message: 'Some parameters cannot be used.',
-    details: [{ parameter: 'limit', message: 'wants a whole number from 1 to 1000' }],
+    details: [{ parameter: 'limit', message: 'must be an integer from 1 to 1000' }],
   },
 }
 

@@ -37,7 +37,7 @@ export const reconcileParameters = {
 export const backupParameters = {
   name: textParameter(
     (name) => BACKUP_NAME.test(name),
-    'wants 1 to 100 letters, digits and . _ -, a letter or digit first',
+    'must be 1 to 100 letters, digits and . _ -, a letter or digit first',
     'What it is kept as; by default analytics- and the present. Asking for the same name again waits for it.',
     'analytics-2011-02-25',
   ),

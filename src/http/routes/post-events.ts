@@ -124,7 +124,7 @@ function formatOf(contentType: string | undefined): Format {
       throw new ApiError(
         415,
         'unsupported_media_type',
-        'Content-Type wants application/json (an array of events) or application/x-ndjson (an event a line).',
+        'Content-Type must be application/json (an array of events) or application/x-ndjson (an event a line).',
       )
   }
 }
@@ -143,7 +143,7 @@ function* values(body: Buffer, format: Format): Generator<unknown> {
       parsed = JSON.parse(content)
     } catch {
       throw badRequest(
-        [{ parameter: 'body', message: 'is not JSON; an event a line wants Content-Type: application/x-ndjson' }],
+        [{ parameter: 'body', message: 'is not JSON; for an event a line, Content-Type must be application/x-ndjson' }],
         'The body cannot be used.',
       )
     }
@@ -201,7 +201,7 @@ function idempotencyKey(header: string | undefined): string | undefined {
   if (header === undefined) return undefined
   const key = /^"(.*)"$/.exec(header)?.[1] ?? header
   if (!/^[\x21-\x7e]{1,255}$/.test(key)) {
-    throw badRequest([{ parameter: 'Idempotency-Key', message: 'wants 1 to 255 visible ASCII characters' }])
+    throw badRequest([{ parameter: 'Idempotency-Key', message: 'must be 1 to 255 visible ASCII characters' }])
   }
   return key
 }

@@ -93,7 +93,7 @@ describe('planted regressions', () => {
     const data = await ask()
     expect(data).toMatchObject({
       status: 'regressed',
-      window: 24,
+      hours: 24,
       weeks: 6,
       startDate: '2026-02-28T09:15:00.000Z',
       endDate: '2026-03-01T09:15:00.000Z',
@@ -195,7 +195,7 @@ describe('planted regressions', () => {
     expect(rest).toEqual(others)
     expect(findings).toEqual(expected.map((one: object) => ({ ...one, evidence: expect.any(String) })))
     for (const { evidence } of findings) expect(evidence).toMatch(/&user=user\+0&.*&user=user\+6$/)
-    const [some, all] = await Promise.all([ask({ user: 'user 6', window: 1, minVolume: 1 }), ask({ window: 1 })])
+    const [some, all] = await Promise.all([ask({ user: 'user 6', hours: 1, minVolume: 1 }), ask({ hours: 1 })])
     // Of 12, 8, 8, 15 and 20 messages in an hour, every seventh.
     expect([messages(some), messages(all)]).toEqual([1 + 1 + 1 + 2 + 2, 63])
   })
@@ -245,7 +245,7 @@ describe('what was compared', () => {
   })
 
   test.each([1, 2, 3, 5, 7, 24, 48, 49, 100, 168])('a window of %i hours', async (window) => {
-    const data = await ask({ window, weeks: 3 })
+    const data = await ask({ hours: window, weeks: 3 })
     expect(Date.parse(data.endDate) - Date.parse(data.startDate)).toBe(window * HOUR)
     for (const { hours, since } of data.findings) {
       expect(hours).toBeLessThanOrEqual(window)
@@ -257,7 +257,7 @@ describe('what was compared', () => {
 
   test('the beginning of time', async () => {
     for (const endDate of ['1970-01-01', '1970-01-01T00:15:00Z', '1970-01-20']) {
-      expect(await ask({ endDate, window: 168, weeks: 12 })).toMatchObject({ status: 'insufficient_data', findings: [] })
+      expect(await ask({ endDate, hours: 168, weeks: 12 })).toMatchObject({ status: 'insufficient_data', findings: [] })
     }
   })
 
@@ -322,7 +322,7 @@ describe('the same hours of the weeks before', () => {
     }
     service.setNow('2026-03-30T22:00:00Z')
     await service.store(events, { org })
-    const question = { endDate: '2026-03-30T08:00:00Z', window: 3 }
+    const question = { endDate: '2026-03-30T08:00:00Z', hours: 3 }
     const inZone = await ask({ ...question, timezone: zone }, { org })
     const inUtc = await ask(question, { org })
     service.setNow(NOW)
@@ -363,7 +363,7 @@ test('when all are silent, that is one finding', async () => {
     }
   }
   await service.store(events, { org })
-  const data = await ask({ window: 3 }, { org })
+  const data = await ask({ hours: 3 }, { org })
   expect(data.findings).toMatchObject([
     {
       metric: 'idle',
@@ -380,9 +380,9 @@ test('when all are silent, that is one finding', async () => {
 
 describe('bad input', () => {
   test.each([
-    [{ window: 0 }, 'window', /1 to 168/],
-    [{ window: 169 }, 'window', /1 to 168/],
-    [{ window: '1.5' }, 'window', /1 to 168/],
+    [{ hours: 0 }, 'hours', /1 to 168/],
+    [{ hours: 169 }, 'hours', /1 to 168/],
+    [{ hours: '1.5' }, 'hours', /1 to 168/],
     [{ weeks: 2 }, 'weeks', /3 to 12/],
     [{ weeks: 13 }, 'weeks', /3 to 12/],
     [{ minVolume: 0 }, 'minVolume', /1 to 1000000/],
@@ -391,7 +391,7 @@ describe('bad input', () => {
     [{ startDate: '2026-01-01' }, 'startDate', /not a parameter/],
     [{ timezone: 'Mars/Olympus' }, 'timezone', /IANA/],
     [{ period: 'day' }, 'period', /not a parameter/],
-    [{ window: ['1', '2'] }, 'window', /only once/],
+    [{ hours: ['1', '2'] }, 'hours', /only once/],
   ] as Array<[Params, string, RegExp]>)('%j', async (params, parameter, message) => {
     const reply = await service.get('regressions', params, { org: 'fleet' })
     expect(reply.status).toBe(400)

@@ -119,7 +119,7 @@ describe('tools', () => {
       timezone: { type: 'string', default: 'UTC' },
     })
     expect(schemaOf('regressions')?.properties).toMatchObject({
-      window: { type: 'integer', minimum: 1, maximum: 168, default: 24 },
+      hours: { type: 'integer', minimum: 1, maximum: 168, default: 24 },
       endDate: { type: 'string' },
     })
   })
@@ -188,7 +188,7 @@ describe('did something break overnight?', () => {
     const prompt = await client.getPrompt({ name: 'overnight', arguments: { hours: '12', timezone: 'Europe/Berlin' } })
     const [{ text } = { text: '' }] = prompt.messages.map(({ content }) => content as { text: string })
     const asked = /Call regressions with (\{.*\})\./.exec(text)?.[1] ?? ''
-    expect(JSON.parse(asked)).toEqual({ window: 12, timezone: 'Europe/Berlin' })
+    expect(JSON.parse(asked)).toEqual({ hours: 12, timezone: 'Europe/Berlin' })
 
     const { structuredContent } = await callTool(client, 'regressions', JSON.parse(asked))
     expect(structuredContent.data.status).toBe('regressed')
@@ -223,19 +223,19 @@ describe('did something break overnight?', () => {
 describe('errors', () => {
   test('a tool says which arguments are wrong, all at once', async () => {
     const client = await connect()
-    const result = await callTool(client, 'regressions', { window: 1_000, timezone: 'Mars', weaks: 3 })
+    const result = await callTool(client, 'regressions', { hours: 1_000, timezone: 'Mars', weaks: 3 })
     expect(result.isError).toBe(true)
     expect(result.content[0]?.text).toBe(
       [
         '400 bad_request: Some parameters cannot be used.',
         '- weaks: is not a parameter of this endpoint; did you mean weeks?',
-        '- window: wants a whole number from 1 to 168',
-        '- timezone: wants an IANA time zone such as Europe/Berlin',
+        '- hours: must be an integer from 1 to 168',
+        '- timezone: must be an IANA time zone such as Europe/Berlin',
       ].join('\n'),
     )
     expect(result.structuredContent.error.details).toHaveLength(3)
-    const nested = await callTool(client, 'regressions', { window: { hours: 3 } })
-    expect(nested).toMatchObject({ isError: true, content: [{ text: expect.stringMatching(/- window: wants a text/) }] })
+    const nested = await callTool(client, 'regressions', { hours: { from: 3 } })
+    expect(nested).toMatchObject({ isError: true, content: [{ text: expect.stringMatching(/- hours: must be a text/) }] })
     const missing = await callTool(client, 'events')
     expect(missing.content[0]?.text).toMatch(/- startDate: is required.*\n- endDate: is required/)
   })
