@@ -1,11 +1,13 @@
 /** The composition root: everything that makes up the service, put together once. */
-import { mkdir } from 'node:fs/promises'
-import { resolve } from 'node:path'
+import { mkdir, readdir, rm } from 'node:fs/promises'
+import { join, resolve } from 'node:path'
 import { ClickHouseLogLevel, createClient, type ClickHouseClient } from '@clickhouse/client'
 import { UserRanks } from './analytics/user-ranks.ts'
 import { createApp } from './http/app.ts'
 import { backUp, Backups } from './maintenance/backup.ts'
+import { dropOrphanedClones } from './maintenance/backup-clones.ts'
 import { startEmbedded } from './clickhouse/embedded/index.ts'
+import { refuseIncompleteRestore } from './clickhouse/incomplete-restore.ts'
 import { migrate } from './clickhouse/migrate.ts'
 import { Store, type StoreOptions } from './clickhouse/store.ts'
 import { ConfigError, type Config } from './config.ts'
@@ -70,6 +72,22 @@ export async function openClickHouse(config: Config, log: Log): Promise<ClickHou
   return startEmbedded({ dataDir, log })
 }
 
+/** Where backups are kept. Files of the embedded ClickHouse are the service's own, those of a server are out of its reach. */
+export function backupPlace(config: Config) {
+  const directory = join(resolve(config.DATA_DIR), 'backups')
+  const isOwn = config.CLICKHOUSE_URL === undefined && config.BACKUP_DISK === ''
+  return {
+    disk: config.BACKUP_DISK,
+    ...(isOwn ? { removeUnfinished: (name: string) => removeUnfinishedBackup(join(directory, name)) } : {}),
+  }
+}
+
+/** ClickHouse writes `.backup` last. */
+async function removeUnfinishedBackup(path: string): Promise<void> {
+  const files: string[] = await readdir(path).catch(() => [])
+  if (files.includes('.lock') && !files.includes('.backup')) await rm(path, { recursive: true, force: true })
+}
+
 export interface ServiceOptions {
   config: Config
   clickhouse: ClickHouse
@@ -82,7 +100,10 @@ export interface ServiceOptions {
   makeCache?: (megabytes: number, maxAgeMs: number) => AnswerCache
 }
 
-/** Brings the database up to this build; safe to run from several services at once. */
+/**
+ * Brings the database up to this build; safe to run from several services at once.
+ * @throws MigrationError where that cannot be done, and where a restore into the database has not ended
+ */
 export async function migrateDatabase(clickhouse: Connection, database: string, log: Log) {
   const { cluster } = clickhouse
   const [client, ...servers] = [clickhouse.url, ...(cluster?.urls ?? [])].map((url) =>
@@ -91,7 +112,11 @@ export async function migrateDatabase(clickhouse: Connection, database: string, 
   try {
     const definer = clickhouse.admin.username
     const { assertWritten } = clickhouse
-    return await migrate({ client, database, log, assertWritten, ...(cluster ? { cluster: { cluster, servers, definer } } : {}) })
+    await refuseIncompleteRestore(client, database)
+    const migrated = await migrate({ client, database, log, assertWritten, ...(cluster ? { cluster: { cluster, servers, definer } } : {}) })
+    // One that has begun meanwhile found the database empty.
+    await refuseIncompleteRestore(client, database)
+    return migrated
   } finally {
     await Promise.all([client, ...servers].map((one) => one.close()))
   }
@@ -187,7 +212,11 @@ export async function createService(options: ServiceOptions) {
     config.CLICKHOUSE_URL === undefined
       ? undefined
       : setInterval(() => void Promise.all([removals.learn(), retention.load()]).catch(() => {}), SHARED_MAX_AGE_MS).unref()
-  const backups = new Backups((name) => backUp(store, exclusive, { database, name, disk: config.BACKUP_DISK }))
+  void exclusive(() => dropOrphanedClones(store)).then(
+    (count) => count > 0 && log('warn', 'dropped what a backup that was cut off has left', { tables: count }),
+    (error: unknown) => log('error', 'what a backup that was cut off has left cannot be dropped yet', { error: String(error) }),
+  )
+  const backups = new Backups((name) => backUp(store, exclusive, { database, name, ...backupPlace(config) }))
   const selfCheck = new SelfCheck({ ...shared, exclusive }, config.SELF_CHECK_MINUTES)
   const { MAX_CONCURRENT_QUERIES: perTenant } = config
   const places = config.CLICKHOUSE_URL === undefined ? PLACES.embedded : PLACES.server
