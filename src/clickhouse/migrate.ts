@@ -2,13 +2,14 @@
  * Brings a database up to the schema in `clickhouse/`: numbered SQL files, each applied once and in order, also where
  * several services start at the same moment.
  */
-import { createHash, randomUUID } from 'node:crypto'
+import { randomUUID } from 'node:crypto'
 import { readdir, readFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import type { ClickHouseClient, ClickHouseSettings } from '@clickhouse/client'
+import { checksumOf } from './checksums.ts'
 import { clustered, clusterSettings, type Cluster } from './cluster-config.ts'
 import type { Log } from './embedded/index.ts'
 
@@ -77,8 +78,8 @@ const REBUILDS = `
   CREATE TABLE IF NOT EXISTS rebuilds
   (
     name    String COMMENT 'of the rollup',
-    version UInt32 COMMENT 'of the file that asks for it',
-    phase   UInt8  COMMENT '0: days of tenants are written, 1: spans of the coarse levels are, 2: it is complete',
+    version UInt32 COMMENT 'counts the times that it was asked for; at least the version of the file that asks',
+    phase   UInt8  COMMENT '0: days of tenants are written, 1: spans of the coarse levels are, 2: it is compared and repaired, 3: it is complete',
     tenant  String COMMENT 'written so far in phase 0: the tenant, as text, which is how they are ordered',
     level   UInt8  COMMENT 'and in phase 1 the level',
     start   UInt32 COMMENT 'and of it the day or span, epoch seconds',
@@ -142,7 +143,7 @@ export async function migrate(options: MigrateOptions): Promise<{ applied: strin
     for (;;) {
       const latest = (await server.latest()).find((row) => row.version === file.version)
       if (latest?.state === 'done') {
-        refuseChanged(file, latest)
+        refuseChanged(file, latest, database)
         return false
       }
       if (latest?.state === 'started' && latest.age < takeoverMs) {
@@ -256,7 +257,8 @@ function connect(client: ClickHouseClient, database: string, access?: ClusterAcc
       await client.command({
         query: `
           INSERT INTO rebuilds (name, version, phase, tenant, level, start)
-          SELECT {name:String}, {version:UInt32}, 0, '', 0, 0 WHERE (SELECT count() FROM events) > 0`,
+          SELECT {name:String}, greatest({version:UInt32}, (SELECT max(version) + 1 FROM rebuilds WHERE name = {name:String})), 0, '', 0, 0
+          WHERE (SELECT count() FROM events) > 0`,
         query_params: { name, version },
         http_headers,
         clickhouse_settings: { insert_deduplicate: 0, wait_end_of_query: 1 },
@@ -286,18 +288,23 @@ function refuseForeign(files: MigrationFile[], rows: Latest[], database: string)
   const newest = Math.max(0, ...rows.map((row) => row.version))
   if (newest > files.length) {
     throw new MigrationError(
-      `the database ${database} is at migration ${newest}, this build knows ${files.length}: run the newer build`,
+      `the database ${database} is at migration ${newest}, this build knows ${files.length}: run the newer build. Nothing was changed`,
     )
   }
   for (const row of rows) {
     const file = files[row.version - 1]
-    if (row.state === 'done' && file) refuseChanged(file, row)
+    if (row.state === 'done' && file) refuseChanged(file, row, database)
   }
 }
 
-function refuseChanged(file: MigrationFile, row: Latest): void {
+function refuseChanged(file: MigrationFile, row: Latest, database: string): void {
   if (row.checksum === file.checksum) return
-  throw new MigrationError(`migration ${file.name} has changed since it was applied: put the change into a new file`)
+  throw new MigrationError(
+    `migration ${file.name} has changed since it was applied to the database ${database} (applied: ${row.checksum.slice(0, 12)}…, ` +
+      `here: ${file.checksum.slice(0, 12)}…). Nothing was changed. Files of a release stay as they are, so either the file was edited ` +
+      'here: restore it (git checkout) and put the change into a new file; or the database belongs to a build that was never ' +
+      'released: run that build, or start with an empty database and send the events again',
+  )
 }
 
 async function readFiles(directory: string): Promise<MigrationFile[]> {
@@ -313,7 +320,7 @@ async function readFiles(directory: string): Promise<MigrationFile[]> {
       return {
         version,
         name,
-        checksum: createHash('sha256').update(text).digest('hex'),
+        checksum: checksumOf(text),
         statements: splitStatements(text),
         rebuild: /^-- rebuild: (.+)$/m.exec(text)?.[1]?.split(', ') ?? [],
       }
