@@ -26,6 +26,7 @@ import { OwnLease, SharedLease } from './clickhouse/writer-lease.ts'
 import type { WriteLock } from './clickhouse/writer-lease.ts'
 import { Budget } from './limits/byte-budget.ts'
 import { Rebuilds } from './maintenance/backfill.ts'
+import { BrokenParts } from './maintenance/broken-parts.ts'
 import { Removals } from './maintenance/erasure.ts'
 import { Retention } from './maintenance/retention.ts'
 import { Seals } from './maintenance/compaction.ts'
@@ -122,9 +123,6 @@ export async function migrateDatabase(clickhouse: Connection, database: string, 
   }
 }
 
-/** Between two restarts for a broken part: what one does not mend, many do not. */
-const RESTART_MS = 60_000
-
 /**
  * Migrates the database and builds the service on it; DATA_DIR is this service's alone until it is closed.
  * @throws DataDirInUseError where another one has it
@@ -137,16 +135,11 @@ export async function createService(options: ServiceOptions) {
   const metrics = new Metrics()
   const tracing = await startTracing(config, log)
   clickhouse.onExit?.(() => metrics.embeddedEnded())
-  let restartedAt = -Infinity
+  let broken: BrokenParts | undefined
   const store = makeStore({
     ...clickhouse,
     database,
-    onBrokenPart() {
-      if (!clickhouse.restart || performance.now() - restartedAt < RESTART_MS) return
-      restartedAt = performance.now()
-      log('error', 'ClickHouse has a part that cannot be read: it is started again, to return to those it was merged from')
-      clickhouse.restart()
-    },
+    onBrokenPart: (error) => broken?.noticed(error),
     onQuery(query) {
       metrics.query(query)
       tracing?.query(query)
@@ -201,7 +194,14 @@ export async function createService(options: ServiceOptions) {
   })
   const shared = { store, names, tenants, seals, rebuilds, removals, retention, writer, verifier, clock, log }
   const exclusive: WriteLock = (work) => writer.exclusive(work)
-  void rebuilds.run(seals, exclusive)
+  const horizon = () => retention.horizon
+  const settleMs = config.QUERY_TIMEOUT_SECONDS * 1000 + (config.CLICKHOUSE_URL === undefined ? 0 : 2 * SHARED_MAX_AGE_MS)
+  const parts = new BrokenParts({ store, rebuilds, seals, exclusive, log, horizon, settleMs, restart: clickhouse.restart })
+  broken = parts
+  // ClickHouse may have set aside parts that it could not load, now and whenever it is started again.
+  await parts.look()
+  clickhouse.onExit?.(() => void rebuilds.distrustDuring(() => parts.lookUntilDone()))
+  void rebuilds.run(seals, exclusive, horizon)
   await retention.start(exclusive).catch((error: unknown) => log('error', 'RETENTION_DAYS has no effect until the next start', { error: String(error) }))
   void removals.resume(exclusive).then(
     (count) => count > 0 && log('warn', 'completed removals of an earlier run', { users: count }),
@@ -211,7 +211,7 @@ export async function createService(options: ServiceOptions) {
   const learning =
     config.CLICKHOUSE_URL === undefined
       ? undefined
-      : setInterval(() => void Promise.all([removals.learn(), retention.load()]).catch(() => {}), SHARED_MAX_AGE_MS).unref()
+      : setInterval(() => void Promise.all([removals.learn(), retention.load(), rebuilds.load()]).catch(() => {}), SHARED_MAX_AGE_MS).unref()
   void exclusive(() => dropOrphanedClones(store)).then(
     (count) => count > 0 && log('warn', 'dropped what a backup that was cut off has left', { tables: count }),
     (error: unknown) => log('error', 'what a backup that was cut off has left cannot be dropped yet', { error: String(error) }),
@@ -242,7 +242,7 @@ export async function createService(options: ServiceOptions) {
     ranks: new UserRanks(store, exclusive, log),
     cache,
     limits,
-    operations: operations({ ...shared, backups, onRepaired: (tenant, moments) => cache.stored(tenant, moments) }, probe),
+    operations: operations({ ...shared, backups, broken: parts, onRepaired: (tenant, moments) => cache.stored(tenant, moments) }, probe),
     corsOrigins: config.CORS_ORIGINS,
     observer: { log, metrics, tracing, slowMs: config.SLOW_REQUEST_MS },
     ingestion: {
@@ -263,6 +263,7 @@ export async function createService(options: ServiceOptions) {
     names,
     tenants,
     selfCheck,
+    broken: parts,
     localKey,
     /** From here on /health/ready says no, and everything else goes on. */
     drain() {
@@ -270,6 +271,7 @@ export async function createService(options: ServiceOptions) {
     },
     /** Stores what is queued and lets go of everything. Call it when no request is under way any more. */
     async close() {
+      parts.stop()
       selfCheck.stop()
       rebuilds.stop()
       retention.stop()

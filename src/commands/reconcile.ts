@@ -53,9 +53,10 @@ const query = new URLSearchParams({
 })
 
 const here = () =>
-  withService(config, async ({ store, seals, writer, tenants, retention }) => {
+  withService(config, async ({ store, seals, writer, tenants, retention, broken }) => {
     const kept = { ...range, horizon: retention.horizon }
-    return readable(await reconcile(store, seals, (work) => writer.exclusive(work), kept), tenants)
+    const compare = () => reconcile(store, seals, (work) => writer.exclusive(work), kept)
+    return readable(await (range.repair ? broken.healing(compare) : compare()), tenants)
   })
 
 try {

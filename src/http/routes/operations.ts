@@ -12,6 +12,7 @@ import { ApiError, badRequest, unavailable } from '../../domain/errors.ts'
 import type { Tenants } from '../../ids/tenants.ts'
 import type { Writer } from '../../ingest/batch-writer.ts'
 import type { Rebuilds } from '../../maintenance/backfill.ts'
+import type { BrokenParts } from '../../maintenance/broken-parts.ts'
 import { BACKUP_NAME, BackupError, type Backups } from '../../maintenance/backup.ts'
 import type { Seals } from '../../maintenance/compaction.ts'
 import { reconcile, type Reconciliation } from '../../maintenance/reconcile.ts'
@@ -29,6 +30,7 @@ export interface OperationsParts {
   readonly writer: Writer
   readonly verifier: Verifier
   readonly backups: Backups
+  readonly broken: BrokenParts
   readonly clock: () => number
   /** Told which answers a repair may have changed. */
   readonly onRepaired?: (tenant: TenantKey, moments: readonly number[]) => void
@@ -117,7 +119,8 @@ export function operations(parts: OperationsParts, probe: ProbeParts) {
     const given = readParameters(reconcileParameters, new URL(c.req.url).search)
     const range = { from: given.startDate ?? MIN_INSTANT, to: given.endDate ?? MAX_INSTANT, repair: given.repair === 'true', horizon: parts.retention.horizon, onRepaired: parts.onRepaired }
     if (range.from >= range.to) throw badRequest([{ parameter: 'endDate', message: 'must be after startDate' }])
-    const result = await reconcile(parts.store, parts.seals, (work) => parts.writer.exclusive(work), range)
+    const compare = () => reconcile(parts.store, parts.seals, (work) => parts.writer.exclusive(work), range)
+    const result = await (range.repair ? parts.broken.healing(compare) : compare())
     return c.json({ success: true, data: await readable(result, parts.tenants) })
   })
 
@@ -130,7 +133,7 @@ export function operations(parts: OperationsParts, probe: ProbeParts) {
       return c.json({ success: true, data: made ? { ...made, status: 'complete' } : { name, status: 'running', bytes: 0, files: 0 } })
     } catch (error) {
       if (!(error instanceof BackupError)) throw error
-      if (/already exists|is under way/i.test(error.message)) {
+      if (/already exists|is under way|is being written already/i.test(error.message)) {
         const message = 'There is a backup of this name, or another one is under way.'
         throw new ApiError(409, 'backup_exists', message, { headers: { 'Retry-After': '60' } })
       }
