@@ -158,7 +158,7 @@ describe('a database of the raw log alone', () => {
 
     let service = await start()
     // Half way is where some steps of a rollup are made, and others not.
-    const steps = async () => (await service.rows<{ n: number }>('SELECT count() AS n FROM rebuilds WHERE phase = 0 AND key > 0'))[0]?.n ?? 0
+    const steps = async () => (await service.rows<{ n: number }>(`SELECT count() AS n FROM rebuilds WHERE phase = 0 AND tenant != ''`))[0]?.n ?? 0
     Watching.rollups = 0
     while ((await steps()) < 2) {
       expect(service.complaints).toEqual([])
@@ -193,7 +193,7 @@ describe('a database of the raw log alone', () => {
     const { days, drift } = await reconciled(service)
     expect([days > 400, drift]).toEqual([true, []])
     // No step was made twice.
-    const made = await service.rows('SELECT name, phase, key, start, count() AS n FROM rebuilds GROUP BY ALL HAVING n > 1')
+    const made = await service.rows('SELECT name, phase, tenant, level, start, count() AS n FROM rebuilds GROUP BY ALL HAVING n > 1')
     expect(made).toEqual([])
 
     // Spans are sealed from the first event on, not from 1970.
@@ -214,7 +214,7 @@ describe('a database of the raw log alone', () => {
       async () => expect([...(await rebuilding(one)), ...(await rebuilding(other))]).toEqual([]),
       { timeout: 60_000, interval: 200 },
     )
-    expect(await one.rows('SELECT name, phase, key, start, count() AS n FROM rebuilds GROUP BY ALL HAVING n > 1')).toEqual([])
+    expect(await one.rows('SELECT name, phase, tenant, level, start, count() AS n FROM rebuilds GROUP BY ALL HAVING n > 1')).toEqual([])
     const reference = new Reference(old.acme, NOW)
     for (const service of [one, other]) for (const [path, asked] of QUESTIONS) await compare(service, reference, path, asked)
     expect((await reconciled(other)).drift).toEqual([])
@@ -235,7 +235,7 @@ test('a rollup that a later file asks for is made anew with its sealed spans, an
     'INSERT INTO user_activity SELECT * FROM user_activity WHERE user_no % 3 = 1',
   ]) await service.admin.command({ query: command, clickhouse_settings: { mutations_sync: '1' } })
   expect((await reconciled(service)).drift.length).toBeGreaterThan(100)
-  await service.admin.command({ query: `INSERT INTO rebuilds (name, version, phase, key, start) VALUES ('user_activity', 99, 0, 0, 0)` })
+  await service.admin.command({ query: `INSERT INTO rebuilds (name, version, phase, tenant, level, start) VALUES ('user_activity', 99, 0, '', 0, 0)` })
   await service.stop()
   service = await start(service.dataDir)
   expect(service.seals.due).toBe(false)
