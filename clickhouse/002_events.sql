@@ -26,8 +26,8 @@ CREATE TABLE IF NOT EXISTS events
     term          UInt64 CODEC(Delta, LZ4),                     -- writer_lease.term under which it was stored; 0: no other instance
     received_at   DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, LZ4),
 
-    -- Finds what other instances of the service stored since a moment ago.
-    INDEX received received_at TYPE minmax GRANULARITY 32,
+    -- Finds what other instances of the service stored since this one last had the writer lease.
+    INDEX term term TYPE minmax GRANULARITY 32,
     -- A second copy in the order of users: what one user did, over any range, is read without scanning the fleet's log.
     PROJECTION by_user (SELECT * ORDER BY tenant, user_no, timestamp, id),
     -- An index: sorted offsets into the part. An event is found by its id, whatever its timestamp.

@@ -3,11 +3,10 @@
  * and answers. Those are types here and nothing at run time; what is left are a few lines around `fetch`.
  */
 import type * as v from 'valibot'
-import type * as answers from './analytics/answers.ts'
 import type { ENDPOINTS } from './analytics/endpoints/index.ts'
 import type { FileFormat } from './analytics/export/formats.ts'
 import type { ErrorCode } from './domain/errors.ts'
-import type * as responses from './http/response-schemas.ts'
+import type { NAMED } from './http/reference/named-schemas.ts'
 import type { reconcileParameters } from './http/routes/operations.ts'
 import type { sentEvent } from './ingest/event-schema.ts'
 
@@ -30,22 +29,25 @@ type Endpoints = typeof ENDPOINTS
 /** The parameters of an endpoint's JSON answer. */
 export type Query<Path extends keyof Endpoints> = Omit<QueryOf<Endpoints[Path]['parameters']>, 'format'>
 /** What an endpoint's JSON answer holds, without the envelope. */
-export type Data<Path extends keyof Endpoints> = v.InferOutput<(typeof answers.ANSWERS)[Path]>['data']
+export type Data<Path extends keyof Endpoints> = v.InferOutput<Endpoints[Path]['response']>['data']
 
-export type Overview = v.InferOutput<typeof answers.Overview>
-export type MetricsEntry = v.InferOutput<typeof answers.MetricsEntry>
-export type Rolling = v.InferOutput<typeof answers.Rolling>
-export type Event = v.InferOutput<typeof answers.Event>
-export type Pagination = v.InferOutput<typeof answers.Pagination>
-export type AssistantActivity = v.InferOutput<typeof answers.AssistantActivity>
-export type TopUser = v.InferOutput<typeof answers.TopUser>
-export type Snapshot = v.InferOutput<typeof answers.Snapshot>
-export type Regressions = v.InferOutput<typeof answers.Regressions>
-export type Finding = v.InferOutput<typeof answers.Finding>
-export type Receipt = v.InferOutput<typeof responses.Receipt>
-export type Removal = v.InferOutput<typeof responses.Removal>
-export type Reconciliation = v.InferOutput<typeof responses.Reconciliation>
-export type Readiness = v.InferOutput<typeof responses.Readiness>
+/** A schema that has a name in the reference. */
+type Named<Name extends keyof typeof NAMED> = v.InferOutput<(typeof NAMED)[Name]>
+
+export type Overview = Named<'Overview'>
+export type MetricsEntry = Named<'MetricsEntry'>
+export type Rolling = Named<'Rolling'>
+export type Event = Named<'Event'>
+export type Pagination = Named<'Pagination'>
+export type AssistantActivity = Named<'AssistantActivity'>
+export type TopUser = Named<'TopUser'>
+export type Snapshot = Named<'Snapshot'>
+export type Regressions = Named<'Regressions'>
+export type Finding = Named<'Finding'>
+export type Receipt = Named<'Receipt'>
+export type Removal = Named<'Removal'>
+export type Reconciliation = Named<'Reconciliation'>
+export type Readiness = Named<'Readiness'>
 export type SentEvent = v.InferInput<typeof sentEvent>
 export type { ErrorCode } from './domain/errors.ts'
 export type { FileFormat } from './analytics/export/formats.ts'
@@ -64,7 +66,7 @@ export class AnalyticsError extends Error {
   readonly retryAfterSeconds: number | undefined
 
   constructor(response: Response, body: unknown) {
-    const { error, requestId } = (isObject(body) ? body : {}) as Partial<v.InferOutput<typeof responses.Failure>>
+    const { error, requestId } = (isObject(body) ? body : {}) as Partial<Named<'Failure'>>
     const known = typeof error?.message === 'string'
     super(known ? error.message : `${response.status} without a reason: is it an AGNT Analytics service?`)
     this.status = response.status

@@ -18,7 +18,6 @@ import { loadLocalKey } from './auth/local-key.ts'
 import { ExportSlots, MAX_EXPORTS } from './limits/export-slots.ts'
 import { PLACES, QuerySlots } from './limits/query-slots.ts'
 import { RequestRate } from './limits/request-rate.ts'
-import { operations } from './http/routes/operations.ts'
 import { SelfCheck } from './maintenance/self-check.ts'
 import { Answers } from './ingest/idempotency.ts'
 import { Journal } from './ingest/journal.ts'
@@ -229,20 +228,21 @@ export async function createService(options: ServiceOptions) {
   let isDraining = false
   const draining = () => isDraining
   metrics.expose({ cache, limits, writer, memory, selfCheck, draining })
-  const probe = {
+  const app = createApp({
+    ...shared,
+    ranks: new UserRanks(store, exclusive, log),
+    cache,
+    limits,
+    exclusive,
+    backups,
+    broken: parts,
     selfCheck,
     draining,
     registry: metrics.registry,
     metricsToken: config.METRICS_TOKEN,
     metricsOpen: config.localKey,
     schemaVersion: await store.schemaVersion(),
-  }
-  const app = createApp({
-    ...shared,
-    ranks: new UserRanks(store, exclusive, log),
-    cache,
-    limits,
-    operations: operations({ ...shared, backups, broken: parts, onRepaired: (tenant, moments) => cache.stored(tenant, moments) }, probe),
+    onRepaired: (tenant, moments) => cache.stored(tenant, moments),
     corsOrigins: config.CORS_ORIGINS,
     observer: { log, metrics, tracing, slowMs: config.SLOW_REQUEST_MS },
     ingestion: {

@@ -5,7 +5,10 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { inject } from 'vitest'
+import * as v from 'valibot'
 import { clusterSettings } from '../src/clickhouse/cluster-config.ts'
+import type { Query } from '../src/clickhouse/query.ts'
+import { type Asker, Store } from '../src/clickhouse/store.ts'
 import { readConfig } from '../src/config.ts'
 import { signLocalToken } from '../src/auth/local-key.ts'
 import type { Receipt } from '../src/ingest/deduplicate.ts'
@@ -86,7 +89,7 @@ export async function startService({
     database,
     log,
     clock: () => clock,
-    ...(makeStore ? { makeStore } : {}),
+    makeStore: (options) => checkingRows(makeStore?.(options) ?? new Store(options)),
   })
   const admin = createClient({
     url: clickhouse.url,
@@ -205,6 +208,18 @@ export async function startService({
       await rm(dataDir, { recursive: true, force: true })
     },
   }
+}
+
+/** Makes a store fail where a row is not of its query's schema, in whatever test. */
+function checkingRows<S extends Store>(store: S): S {
+  const read = store.read.bind(store)
+  store.read = async <Row>(asker: Asker, query: Query<Row>) => {
+    const rows = await read(asker, query)
+    const result = v.safeParse(v.array(query.row), rows)
+    if (result.success) return rows
+    throw new Error(`a row of ${query.name} is not of its schema: ${JSON.stringify(v.flatten(result.issues))} ${JSON.stringify(rows).slice(0, 500)}`)
+  }
+  return store
 }
 
 /** Drops a test's database, on every server of a cluster. */

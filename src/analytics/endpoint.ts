@@ -1,3 +1,4 @@
+/** What a GET endpoint is: one definition that the router, OpenAPI, /docs, MCP and the typed client read. */
 import type * as v from 'valibot'
 import type { Store } from '../clickhouse/store.ts'
 import type { Range } from '../domain/time-range.ts'
@@ -34,15 +35,39 @@ export interface Export {
   readonly chunks: AsyncIterator<Uint8Array>
 }
 
-/** One GET endpoint: its parameters and its answer. */
-export interface Endpoint<E extends v.ObjectEntries> {
+/** One GET endpoint: its address, its words, its parameters, its response and what finds that. */
+export interface Endpoint<
+  E extends v.ObjectEntries = v.ObjectEntries,
+  Path extends string = string,
+  Response extends v.GenericSchema = v.GenericSchema,
+> {
+  readonly path: Path
+  /** Name of the operation in OpenAPI. */
+  readonly operationId: string
+  /** Title in the reference and of the MCP tool. */
+  readonly summary: string
+  /** For people and agents alike. */
+  readonly description: string
+  /** Added for agents alone. */
+  readonly agentHint: string
   readonly parameters: E
-  answer(question: Question<E>): Promise<Answer>
+  /** The whole JSON body, envelope included. Tests hold real answers against it; production does not check. */
+  readonly response: Response
+  /** @throws ApiError 400 for parameters that cannot be used together, 503 where ClickHouse is out of reach */
+  handle(question: Question<E>): Promise<Answer>
   /** Where the answer may be larger than memory: whether this one is to be streamed, and what is then sent. */
   readonly export?: {
+    /** Added to the description in the reference; agents do not read files. */
+    readonly description: string
+    /** One row of a file. */
+    readonly row: v.GenericSchema
     wanted(asked: Pick<Question<E>, 'parameters' | 'accept'>): boolean
+    /** Resolves when the first rows are there, so that a store that is out of reach is a 503 and not a broken file. */
     open(question: Question<E>): Promise<Export>
   }
 }
 
-export const endpoint = <E extends v.ObjectEntries>(definition: Endpoint<E>): Endpoint<E> => definition
+/** Infers the types of a definition. */
+export const endpoint = <E extends v.ObjectEntries, const Path extends string, Response extends v.GenericSchema>(
+  definition: Endpoint<E, Path, Response>,
+): Endpoint<E, Path, Response> => definition

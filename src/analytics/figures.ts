@@ -1,5 +1,5 @@
 /** The figures that appear wherever counts do. */
-import type { Figures } from '../rollups/sums.ts'
+import type { Figures } from './totals.ts'
 
 /** The figures as answers carry them; `completionRate` is tasksCompleted / tasksInitiated, null where none was initiated. */
 export interface Metrics {

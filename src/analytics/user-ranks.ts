@@ -8,20 +8,17 @@
  * whoever's most is below the least of the user on the last place is not on the ranking. For the few that are left, the
  * exact figures are read. Where the lists do not decide it (too old, missing, or users too alike), the answer is null.
  */
-import { TupleParam } from '@clickhouse/client'
 import { LRUCache } from 'lru-cache'
-import { MANY_ROWS } from '../clickhouse/query-settings.ts'
 import type { Store } from '../clickhouse/store.ts'
-import { tenantSql } from '../clickhouse/tenant-filter.ts'
 import type { WriteLock } from '../clickhouse/writer-lease.ts'
 import type { TenantKey } from '../domain/tenant.ts'
 import type { Log } from '../log.ts'
 import { LATE_SECONDS } from '../maintenance/compaction.ts'
 import { DAY, secondsOf } from '../rollups/granularities.ts'
-import { inRaw, inSpans, partParams, spanParams } from '../rollups/plan-sql.ts'
 import type { Parts } from '../rollups/plan.ts'
 import type { Scope } from '../rollups/scope.ts'
 import type { Instant } from '../time/instant.ts'
+import { EVENTS, FLEET, LISTS, type ShortlistRow, userShortlist } from './queries/user-shortlist.ts'
 
 /** Users on a list. With 300,000 users of a long tail, the rest have some 4 events a day at most. */
 const LISTED = 4_096
@@ -32,22 +29,10 @@ const REFRESH_MS = 60_000
 /** Lists that wait to be made; what is beyond is made when it is asked for again. */
 const MAX_WANTED = 1_000
 
-/** What no user is called: the lists themselves, and the fleet as it is now. */
-const LISTS = 0
-const FLEET = 0xffff_ffff
-
 type Span = Parts['spans'][number]
 
 /** With fewer whole days than these, what may have been done at the ragged ends decides too often, and is read. */
 const DAYS_WITH_ENDS = 20
-
-interface Row {
-  user: number
-  /** Events that are known of. */
-  least: number
-  /** Bounds of the lists that the user is on, less what the user may have done at the ragged ends of the range. */
-  credit: number
-}
 
 export class UserRanks {
   readonly #store: Store
@@ -81,15 +66,7 @@ export class UserRanks {
       raw: parts.raw.filter(({ from }) => !ends.some(([, start]) => start === dayOf(from)[1])),
     }
     const limit = 2 * places + MARGIN
-    const params = {
-      ...partParams(rest, scope),
-      ...spanParams(rest, 'users'),
-      listed: listed.map((span) => new TupleParam(span)),
-      ends: ends.map(([, start]) => start),
-      totals: listed.map(([level, start]) => new TupleParam([level, 0, start])),
-      limit,
-    }
-    const rows = await this.#store.read<Row>(scope, 'users_top_lists', shortlistSql(rest), params, MANY_ROWS)
+    const rows = await this.#store.read(scope, userShortlist(rest, listed, ends, limit))
     const lists = rows.find(({ user }) => user === LISTS)
     const fleet = rows.find(({ user }) => user === FLEET)
     const users = rows.filter((row) => row !== lists && row !== fleet)
@@ -98,7 +75,7 @@ export class UserRanks {
     const needed = users.map(({ least }) => least).sort((a, b) => b - a)[places - 1] ?? 0
     /** The most that a user can have who is on no list. */
     const unseen = bounds + grown
-    const mostOf = ({ least, credit }: Row) => least - credit + unseen
+    const mostOf = ({ least, credit }: ShortlistRow) => least - credit + unseen
     const last = users.at(-1)
     const decided =
       grown >= 0 &&
@@ -146,46 +123,6 @@ const isOver = ([level, start]: Span, now: Instant): boolean =>
 
 /** The UTC day of an instant, as a span. */
 const dayOf = (at: Instant): Span => [DAY.id, Math.floor(at / 1000 / DAY.seconds) * DAY.seconds]
-
-function shortlistSql(rest: Parts) {
-  const lists = `
-    SELECT
-        ranked.1 AS user,
-        is_end AND user != ${LISTS} AS at_end,
-        if(at_end, 0, ranked.2) AS events,
-        toInt64(list.3) - if(at_end, ranked.2, 0) AS bound
-    FROM
-    (
-        SELECT argMax((users, events, bound, total), version) AS list, level = ${DAY.id} AND start IN {ends:Array(UInt32)} AS is_end
-        FROM user_ranks
-        WHERE tenant = {tenant:UUID} AND (level, start) IN {listed:Array(Tuple(UInt8, DateTime))}
-        GROUP BY level, start
-    )
-    ARRAY JOIN arrayPushBack(arrayZip(list.1, list.2), (toUInt32(${LISTS}), list.4)) AS ranked
-    UNION ALL
-    SELECT toUInt32(${FLEET}) AS user, 0 AS at_end, ${EVENTS} AS events, 0 AS bound
-    FROM activity
-    WHERE tenant = {tenant:UUID} AND (level, bucket, start) IN {totals:Array(Tuple(UInt8, DateTime, DateTime))}
-      AND assistant_no = 0` as const
-  const spans = `
-    UNION ALL
-    SELECT user_no AS user, 0 AS at_end, events, 0 AS bound
-    FROM user_activity
-    WHERE tenant = {tenant:UUID} AND ${inSpans(rest, 'users')}` as const
-  const raw = `
-    UNION ALL
-    SELECT user_no AS user, 0 AS at_end, toUInt64(1) AS events, 0 AS bound
-    FROM events
-    WHERE tenant = {tenant:UUID} AND ${inRaw(rest, { users: null })} AND events.user != ''` as const
-  return tenantSql(`
-    SELECT user, sum(events) AS least, sum(bound) AS credit
-    FROM (${lists}${rest.spans.length > 0 ? spans : ''}${rest.raw.length > 0 ? raw : ''})
-    GROUP BY user
-    ORDER BY user IN (${LISTS}, ${FLEET}) DESC, least - credit DESC
-    LIMIT {limit:UInt32}`)
-}
-
-const EVENTS = 'incoming_messages + outgoing_messages + tasks_initiated + tasks_completed' as const
 
 /** One list. A span in which nothing happened gets none. */
 const MAKE = `

@@ -48,46 +48,12 @@ export class MigrationError extends Error {
 const DEFAULT_DIRECTORY = fileURLToPath(new URL('../../clickhouse', import.meta.url))
 const POLL_MS = 100
 
-/**
- * Rows are only ever added. `started` claims a file for one runner, `failed` gives the claim up, `done` ends it.
- *
- * A claim is an INSERT whose deduplication token names version and attempt: of any number of runners that insert the
- * same token, exactly one leaves its row, so that whose row it is has the claim. The window is what makes a plain
- * MergeTree look at tokens at all, and has to outlast every claim ever made.
- */
-const TABLE = `
-  CREATE TABLE IF NOT EXISTS migrations
-  (
-    version  UInt32,
-    name     String,
-    checksum String COMMENT 'SHA-256 of the file, hexadecimal',
-    attempt  UInt32 COMMENT 'from 1; a higher one took over from a runner that went silent or failed',
-    runner   String COMMENT 'host, process and a random part',
-    state    Enum8('started' = 1, 'failed' = 2, 'done' = 3),
-    at       DateTime64(3, 'UTC') DEFAULT now64(3)
-  )
-  ENGINE = MergeTree
-  ORDER BY (version, attempt, state)
-  SETTINGS non_replicated_deduplication_window = 10000`
+/** The migrator's own tables: run at every start, and not numbered like the others. */
+const OWN_TABLES = '000_migrations.sql'
+/** Of a cluster alone. */
+const SHARDS = 'cluster/shards.sql'
 
-/**
- * Rollups that have to be made anew from the raw log (src/maintenance/backfill.ts), and how far that is: the greatest
- * (version, phase, tenant, level, start) of a rollup counts.
- */
-const REBUILDS = `
-  CREATE TABLE IF NOT EXISTS rebuilds
-  (
-    name    String COMMENT 'of the rollup',
-    version UInt32 COMMENT 'counts the times that it was asked for; at least the version of the file that asks',
-    phase   UInt8  COMMENT '0: days of tenants are written, 1: spans of the coarse levels are, 2: it is compared and repaired, 3: it is complete',
-    tenant  String COMMENT 'written so far in phase 0: the tenant, as text, which is how they are ordered',
-    level   UInt8  COMMENT 'and in phase 1 the level',
-    start   UInt32 COMMENT 'and of it the day or span, epoch seconds',
-    at      DateTime64(3, 'UTC') DEFAULT now64(3)
-  )
-  ENGINE = MergeTree
-  ORDER BY (name, version, phase, tenant, level, start)
-  SETTINGS non_replicated_deduplication_window = 1000`
+const projectFile = (name: string) => readFile(join(DEFAULT_DIRECTORY, name), 'utf8')
 
 interface MigrationFile {
   readonly version: number
@@ -127,8 +93,7 @@ export async function migrate(options: MigrateOptions): Promise<{ applied: strin
   const runner = `${hostname()}:${process.pid}:${randomUUID()}`
 
   await server.createDatabase()
-  await server.command(TABLE)
-  await server.command(REBUILDS)
+  for (const statement of splitStatements(await projectFile(OWN_TABLES))) await server.command(statement)
   refuseForeign(files, await server.latest(), database)
 
   const applied: string[] = []
@@ -203,13 +168,10 @@ function connect(client: ClickHouseClient, database: string, access?: ClusterAcc
       for (const one of servers) {
         await one.command({ query: `CREATE DATABASE IF NOT EXISTS {database:Identifier}${on}`, query_params: { database } })
       }
-      // A row from each shard that answers: see Store.missingShards.
       if (access) {
-        const { name } = access.cluster
-        await client.command({
-          query: `CREATE TABLE IF NOT EXISTS shards${on} AS system.one ENGINE = Distributed('${name}', 'system', 'one')`,
-          http_headers,
-        })
+        const shards = await projectFile(SHARDS)
+        const query = shards.replace('EXISTS shards', `$&${on}`).replace('{cluster}', access.cluster.name)
+        await client.command({ query, http_headers })
       }
     },
 
@@ -308,7 +270,7 @@ function refuseChanged(file: MigrationFile, row: Latest, database: string): void
 }
 
 async function readFiles(directory: string): Promise<MigrationFile[]> {
-  const names = (await readdir(directory)).filter((name) => name.endsWith('.sql')).sort()
+  const names = (await readdir(directory)).filter((name) => name.endsWith('.sql') && name !== OWN_TABLES).sort()
   return Promise.all(
     names.map(async (name, index) => {
       const version = Number(/^(\d{3})_\w+\.sql$/.exec(name)?.[1])

@@ -11,11 +11,11 @@ import { missingShards, TableAdmin } from './admin.ts'
 import { clusterSettings, type Cluster } from './cluster-config.ts'
 import { asApiError, NO_TABLE, saysBrokenPart } from './errors.ts'
 import { ID_HASH } from './event-ids.ts'
-import { dateTime64 } from './parameters.ts'
 import { finished, type FinishedQuery, type Headers, startQuery, watched } from './query-log.ts'
 import { STREAM_SETTINGS, UNTHREADED } from './query-settings.ts'
+import type { FileQuery, Query } from './query.ts'
 import { bytesOf, parseRows } from './row-stream.ts'
-import { tenantFilters, type TenantSql } from './tenant-filter.ts'
+import { tenantFilters } from './tenant-filter.ts'
 import type { TenantKey } from '../domain/tenant.ts'
 
 /** Who asks: the tenant's key and what becomes of the query. */
@@ -52,8 +52,6 @@ export interface StoreOptions {
   /** Told of every query of every client when it is over. */
   readonly onQuery?: ((query: FinishedQuery) => void) | undefined
 }
-
-export type StreamFormat = 'CSVWithNames' | 'Parquet' | 'TSVRaw'
 
 const MAX_STREAMS = 32
 
@@ -164,13 +162,7 @@ export class Store {
    * except `cost_nanos`, which SQL divides before it answers.
    * @throws ApiError 503 when ClickHouse is away or overloaded, 400 when the question is too expensive
    */
-  async read<Row>(
-    asker: Asker,
-    name: string,
-    sql: TenantSql,
-    params: Record<string, unknown> = {},
-    settings: ClickHouseSettings = {},
-  ): Promise<Row[]> {
+  async read<Row>(asker: Asker, { name, sql, params, settings }: Query<Row>): Promise<Row[]> {
     const additional_table_filters = tenantFilters(asker.tenant, sql, this.#database, this.#cluster)
     const query = startQuery(name, `${name}-${randomUUID()}`)
     let headers: Headers | undefined
@@ -199,13 +191,7 @@ export class Store {
    * however long it is. `return` and the asker's signal cancel the query.
    * @throws ApiError as `read` does, where the query fails before its first byte; a later failure is thrown by `next`
    */
-  async stream(
-    asker: Asker,
-    name: string,
-    sql: TenantSql,
-    format: StreamFormat,
-    params: Record<string, unknown> = {},
-  ): Promise<AsyncIterableIterator<Uint8Array>> {
+  async stream(asker: Asker, { name, sql, params, format }: FileQuery): Promise<AsyncIterableIterator<Uint8Array>> {
     const additional_table_filters = tenantFilters(asker.tenant, sql, this.#database, this.#cluster)
     const query = startQuery(name, `${name}-${randomUUID()}`)
     try {
@@ -347,23 +333,23 @@ export class Store {
     return row?.now ?? 0
   }
 
-  /** The hash (src/ingest/event-id-filter.ts) of every event received since an instant, in no order. */
-  async hashesOfIds(each: (hash: number) => void, since = 0): Promise<void> {
+  /** The hash (src/ingest/event-id-filter.ts) of every event stored under a term of the writer lease or a later one, in no order. */
+  async hashesOfIds(each: (hash: number) => void, fromTerm = 0): Promise<void> {
     const query = startQuery('ids', `ids-${randomUUID()}`)
     let headers: Headers | undefined
     try {
-      headers = await this.#hashesOfIds(query.id, each, since)
+      headers = await this.#hashesOfIds(query.id, each, fromTerm)
     } finally {
       this.#tell(finished(query, headers ? 'ok' : 'failed', headers))
     }
   }
 
-  async #hashesOfIds(query_id: string, each: (hash: number) => void, since: number): Promise<Headers> {
+  async #hashesOfIds(query_id: string, each: (hash: number) => void, fromTerm: number): Promise<Headers> {
     const result = await this.#reader.exec({
       query: `SELECT ${ID_HASH} FROM events
-        WHERE received_at >= {since:DateTime64(3, 'UTC')} FORMAT RowBinary`,
+        WHERE term >= {fromTerm:UInt64} FORMAT RowBinary`,
       query_id,
-      query_params: { since: dateTime64(since) },
+      query_params: { fromTerm },
       clickhouse_settings: { max_threads: 1, max_execution_time: 0, max_result_rows: '0' },
     })
     let rest: Buffer = Buffer.alloc(0)

@@ -33,11 +33,14 @@ export interface Turn {
   readonly term: Term
   /** True where nobody else can have written anything since the end of this instance's last turn. */
   readonly continued: boolean
-  /**
-   * True where the holder before may have left an insert half done: its event rows are stored and its rollup rows may not
-   * be. Events received from `unsettledSince` on are concerned, epoch milliseconds on ClickHouse's clock.
-   */
-  readonly unsettledSince: number | null
+  /** Null where every holder before has released the lease. */
+  readonly unsettled: Unsettled | null
+}
+
+/** An insert of an earlier holder may be half done: its event rows are stored, and its rollup rows may not be. */
+export interface Unsettled {
+  /** The first term whose events are concerned. */
+  readonly fromTerm: number
 }
 
 /** Statements of maintenance are written under the lease too: its condition goes into their SQL. */
@@ -74,8 +77,16 @@ export interface WriterLease extends WriteGuard {
    * @throws LeaseLostError where it has ended
    */
   extend(): Promise<Term>
-  /** Says that what an earlier holder left half done has been put right; until then every turn says `unsettledSince`. */
-  settled(): void
+  /**
+   * The first term that was not released: what is stored from now on is stored under this term or a later one. Null where
+   * nobody else stores anything.
+   */
+  firstOpenTerm(): Promise<number | null>
+  /**
+   * Says that what earlier holders left half done has been put right. Until then every turn says `unsettled`, and the lease
+   * is neither given up to others who wait nor released.
+   */
+  settled(unsettled: Unsettled): void
   /** Gives the lease up. Call it only when no write is under way and the outcome of each is known. */
   release(): Promise<void>
   /**
@@ -98,10 +109,11 @@ export class OwnLease implements WriterLease {
   async acquire(): Promise<Turn> {
     if (this.#abandoned) await waitForWrites(this.#store)
     this.#abandoned = false
-    return { term: OwnLease.#term, continued: true, unsettledSince: null }
+    return { term: OwnLease.#term, continued: true, unsettled: null }
   }
 
   extend = () => Promise.resolve(OwnLease.#term)
+  firstOpenTerm = () => Promise.resolve(null)
   release = () => Promise.resolve()
   settled = () => {}
   condition = () => '1'
@@ -153,8 +165,6 @@ interface LeaseRow {
   holder: string
   released: number
   over: number
-  /** When the first of the terms began that follow the last one which was released; epoch milliseconds. */
-  unsettledSince: number
 }
 
 /** The lease of instances that share a database; see clickhouse/007_writer_lease.sql. */
@@ -172,7 +182,7 @@ export class SharedLease implements WriterLease {
   #lostTerm = 0
   /** The last term that this instance gave up by itself. */
   #released = 0
-  #unsettledSince: number | null = null
+  #unsettled: Unsettled | null = null
   /** One call after the other: a term is extended beside the work under it. */
   #running: Promise<unknown> = Promise.resolve()
 
@@ -197,8 +207,17 @@ export class SharedLease implements WriterLease {
     return this.#inTurn(() => this.#release())
   }
 
-  settled(): void {
-    this.#unsettledSince = null
+  async firstOpenTerm(): Promise<number> {
+    const [row] = await this.#store.readInternal<{ released: number }>(
+      'writer_lease_released',
+      `SELECT max(term) AS released FROM writer_lease WHERE partition = 0 AND state = 'released'`,
+    )
+    return (row?.released ?? 0) + 1
+  }
+
+  settled(unsettled: Unsettled): void {
+    // Since then, another holder may have left something behind.
+    if (this.#unsettled === unsettled) this.#unsettled = null
   }
 
   abandon(): void {
@@ -210,7 +229,7 @@ export class SharedLease implements WriterLease {
   async #acquire(): Promise<Turn> {
     const began = performance.now()
     if (this.#term && began < this.#heldUntil) {
-      if (began >= this.#turnUntil && (await this.#othersWait())) {
+      if (began >= this.#turnUntil && this.#unsettled === null && (await this.#othersWait())) {
         await this.#release()
         for (const until = performance.now() + STEP_BACK_MS; performance.now() < until; await sleep(25)) {
           if (((await this.#last())?.term ?? 0) > this.#released) break
@@ -218,7 +237,7 @@ export class SharedLease implements WriterLease {
       } else {
         if (began >= this.#turnUntil) this.#turnUntil = began + TURN_MS
         try {
-          return { term: await this.#extend(), continued: true, unsettledSince: this.#unsettledSince }
+          return { term: await this.#extend(), continued: true, unsettled: this.#unsettled }
         } catch (error) {
           if (!(error instanceof LeaseLostError)) throw error
         }
@@ -235,11 +254,11 @@ export class SharedLease implements WriterLease {
           this.#turnUntil = claimedAt + TURN_MS
           const continued = last !== undefined && last.term === this.#released
           if (last && !last.released) {
-            this.#unsettledSince = Math.min(last.unsettledSince, this.#unsettledSince ?? Infinity)
+            this.#unsettled = { fromTerm: Math.min(await this.firstOpenTerm(), this.#unsettled?.fromTerm ?? Infinity) }
             // The lease has to be held meanwhile.
             await waitForWrites(this.#store, () => this.#extend())
           }
-          return { term: await this.#extend(), continued, unsettledSince: this.#unsettledSince }
+          return { term: await this.#extend(), continued, unsettled: this.#unsettled }
         }
         freeSince = Math.min(freeSince, claimedAt)
         if (performance.now() - freeSince > LOST_TOKEN_MS) {
@@ -276,7 +295,7 @@ export class SharedLease implements WriterLease {
     const term = this.#term
     if (!term) return
     this.abandon()
-    if (this.#unsettledSince !== null) return
+    if (this.#unsettled !== null) return
     await this.#insert(term.number, 'released', `released-${term.number}`)
     this.#released = term.number
   }
@@ -296,9 +315,7 @@ export class SharedLease implements WriterLease {
     const [row] = await this.#store.readInternal<LeaseRow>(
       'writer_lease_last',
       `SELECT term, anyIf(holder, state = 'held') AS holder, max(state = 'released') AS released,
-         max(until) + toIntervalMillisecond(${CLOCK_DIFFERENCE_MS}) < now64(3) AS over,
-         (SELECT toUnixTimestamp64Milli(min(at)) FROM writer_lease WHERE partition = 0 AND state = 'held' AND term > (
-            SELECT max(term) FROM writer_lease WHERE partition = 0 AND state = 'released')) AS unsettledSince
+         max(until) + toIntervalMillisecond(${CLOCK_DIFFERENCE_MS}) < now64(3) AS over
        FROM writer_lease WHERE partition = 0 AND state != 'waiting' GROUP BY term ORDER BY term DESC LIMIT 1`,
     )
     return row

@@ -10,12 +10,12 @@ import { unavailable } from '../domain/errors.ts'
 import type { Log } from '../log.ts'
 import type { TenantKey } from '../domain/tenant.ts'
 import type { Names } from '../ids/dictionary.ts'
-import { decide, type Batch, type Decision, type Receipt } from './deduplicate.ts'
-import { repairReceivedSince } from './repair-insert.ts'
+import { decide, type Batch, type Decision, type Receipt, type SentBefore } from './deduplicate.ts'
+import { repairSinceTerm } from './repair-insert.ts'
 import { IdFilter, idHash } from './event-id-filter.ts'
 import { Inserts, reasonOf } from './insert.ts'
 import type { Entry, Journal } from './journal.ts'
-import { LeaseLostError, type Turn, type WriteGuard, type WriterLease } from '../clickhouse/writer-lease.ts'
+import { LeaseLostError, type Turn, type Unsettled, type WriteGuard, type WriteLock, type WriterLease } from '../clickhouse/writer-lease.ts'
 import { Numbers } from '../ids/allocator.ts'
 import type { Tenants } from '../ids/tenants.ts'
 import type { Removals } from '../maintenance/erasure.ts'
@@ -56,10 +56,10 @@ const GATHER_MS = 25
 const LINGER_MS = 50
 /** How often the lease is extended beside long work under it. */
 const EXTEND_MS = 1_000
+/** Events that wait for longer make the instance say that it cannot store any. */
+const LONG_WAIT_MS = 3_000
 /** While events could not be stored last time and nobody sends any, the writer tries so often whether it could again. */
 const PROBE_MS = 2_000
-/** Events count as received when their insert began, at most so long before others can see them, clock steps included. */
-const RECEIVED_SLACK_MS = 60_000
 /** A caller waits this long for its batch to be stored, then is told to come back; what is journalled is stored all the same. */
 const PATIENCE_MS = 10_000
 
@@ -96,9 +96,15 @@ export class Writer {
   #stuck = false
   /** True from a failure to store, or to get the lease, until the next success. */
   #failing = false
+  /** Since when the group that is being stored has waited; undefined where none is. */
+  #storingSince: number | undefined
+  #settling: Promise<void> | undefined
   #reaper: NodeJS.Timeout | undefined
-  /** Up to when, on ClickHouse's clock, the id filter knows what other instances stored; `#behind` asks for a look. */
-  #seenUntil = 0
+  /**
+   * The id filter may lack events that other instances stored under this term or a later one; null where there is no other
+   * instance. `#behind` asks for a look.
+   */
+  #unseenFrom: number | null = null
   #behind = true
 
   constructor(options: WriterOptions) {
@@ -137,9 +143,10 @@ export class Writer {
     return this.#filter.isComplete
   }
 
-  /** False from a failure to store events, or to get the lease, until the next success. */
+  /** False from a failure to store events, or to get the lease, until the next success, and while events wait for long. */
   get healthy(): boolean {
-    return !this.#stuck && !this.#failing
+    const since = this.#storingSince ?? this.#queue[0]?.since ?? Infinity
+    return !this.#stuck && !this.#failing && performance.now() - since < LONG_WAIT_MS
   }
 
   /**
@@ -236,15 +243,25 @@ export class Writer {
     }
   }
 
-  /** Before anything is decided in a turn: learns what other instances did, and puts right what one of them left half done. */
+  /** Before anything is decided in a turn: learns what other instances did, and begins to put right what they left half done. */
   async #prepare(turn: Turn): Promise<void> {
-    const { store, seals, lease, log } = this.#options
+    const { seals, log } = this.#options
     if (!turn.continued) this.#behind = true
-    if (this.#behind || seals.doubtful) await this.#catchUp()
-    if (turn.unsettledSince === null) return
-    const days = await repairReceivedSince(store, seals, lease, turn.unsettledSince - RECEIVED_SLACK_MS)
+    if (this.#behind || seals.doubtful) await this.#catchUp(turn)
+    if (turn.unsettled && !this.#settling) {
+      // In stretches between groups: events can be stored meanwhile.
+      this.#settling = this.#settle(turn.unsettled, (work) => this.exclusive(work))
+        .catch((error: unknown) => log('error', 'what an instance left half done is not put right yet', { error: reasonOf(error) }))
+        .finally(() => (this.#settling = undefined))
+    }
+  }
+
+  /** Puts right what earlier holders of the lease left half done. */
+  async #settle(unsettled: Unsettled, lock: WriteLock): Promise<void> {
+    const { store, seals, lease, log } = this.#options
+    const days = await repairSinceTerm(store, seals, lock, unsettled.fromTerm)
     if (days > 0) log('warn', 'an instance left an insert half done, which had to be put right', { days })
-    lease.settled()
+    lease.settled(unsettled)
   }
 
   /** Tries until it succeeds, or until the service is closing. */
@@ -330,14 +347,23 @@ export class Writer {
       for (const { reject } of group) reject(unavailable('Events cannot be stored right now.', 2))
       this.#stuck = true
     }, PATIENCE_MS)
-    const ownTerms = new Set<number>()
+    /** Terms under which rows were sent. */
+    const terms = new Set<number>()
+    this.#storingSince = group[0]?.since
+    let before: SentBefore | undefined
     let entry: Entry | undefined
     const attempt = async () => {
-      const decision = await this.#decide(group, ownTerms)
+      const decision = await this.#decide(group, before)
+      // What the first attempt that sent something has found stored is not its own.
+      const found = before?.found ?? decision.found
       const earlier = entry
       if (decision.inserts.length > 0) entry = await journal.write(decision.inserts)
       if (earlier && earlier !== entry) await journal.remove(earlier.name)
-      await this.#inserts.store(decision.inserts, ownTerms)
+      try {
+        await this.#inserts.store(decision.inserts, terms)
+      } finally {
+        if (terms.size > 0) before = { terms, found }
+      }
       return decision
     }
     try {
@@ -346,14 +372,17 @@ export class Writer {
         decision = await attempt()
       } catch (error) {
         // Before the first row was sent, a failure has left nothing behind.
-        if (ownTerms.size === 0 && !(error instanceof LeaseLostError)) throw error
+        if (!before && !(error instanceof LeaseLostError)) throw error
         log('error', 'the writer lease ended while events were sent: they are looked up and what is missing is sent again', {
           error: reasonOf(error),
         })
         lease.abandon()
         await this.#untilDone(async () => {
-          await this.#prepare(await lease.acquire())
+          const turn = await lease.acquire()
+          await this.#prepare(turn)
           decision = await attempt()
+          // Its callers are told that it is stored: its first attempt must be in the rollups then.
+          if (turn.unsettled) await this.#settle(turn.unsettled, (work) => work(lease))
         })
       }
       const { receipts, added } = decision as Decision
@@ -368,7 +397,7 @@ export class Writer {
     } catch (error) {
       // Nothing was sent: no figure of these events is in any table, and the next group may try.
       this.#failing = true
-      if (entry && ownTerms.size === 0) await journal.remove(entry.name)
+      if (entry && !before) await journal.remove(entry.name)
       log('error', 'a group of events could not be stored', { error: reasonOf(error) })
       for (const { reject } of group) reject(unavailable('Events cannot be stored right now.', 2, error))
       await sleep(200)
@@ -376,14 +405,15 @@ export class Writer {
     } finally {
       clearTimeout(impatient)
       this.#stuck = false
+      this.#storingSince = undefined
     }
   }
 
-  async #decide(group: readonly Waiting[], ownTerms: ReadonlySet<number>): Promise<Decision> {
+  async #decide(group: readonly Waiting[], before: SentBefore | undefined): Promise<Decision> {
     const { store, tenants, lease, seals, retention } = this.#options
     const decision = await decide(
       group.map(({ batch }) => batch),
-      { store, filter: this.#filter, numbers: this.#numbers, tenants, seals, retention, ownTerms, term: () => lease.extend() },
+      { store, filter: this.#filter, numbers: this.#numbers, tenants, seals, retention, before, term: () => lease.extend() },
     )
     // Numbers of names, above all: once the group is journalled they are used, whatever becomes of ClickHouse.
     store.assertWritten()
@@ -391,15 +421,14 @@ export class Writer {
   }
 
   /** Learns what other instances stored since this one last looked. */
-  async #catchUp(): Promise<void> {
+  async #catchUp({ term }: Turn): Promise<void> {
     const { store, seals, removals, retention } = this.#options
     await seals.load()
     await removals.learn()
     await retention.load()
-    if (this.#filter.isComplete) {
-      const now = await store.now()
-      await store.hashesOfIds((hash) => this.#filter.addHash(hash), this.#seenUntil - RECEIVED_SLACK_MS)
-      this.#seenUntil = now
+    if (this.#filter.isComplete && this.#unseenFrom !== null) {
+      await store.hashesOfIds((hash) => this.#filter.addHash(hash), this.#unseenFrom)
+      this.#unseenFrom = term.number
     }
     this.#behind = false
   }
@@ -420,8 +449,8 @@ export class Writer {
   async #loadFilter(): Promise<void> {
     while (!this.#closing && !this.#filter.isComplete) {
       try {
-        const { store } = this.#options
-        this.#seenUntil = await store.now()
+        const { store, lease } = this.#options
+        this.#unseenFrom = await lease.firstOpenTerm()
         await store.hashesOfIds((hash) => this.#filter.addHash(hash))
         this.#filter.complete()
         this.#behind = true

@@ -38,6 +38,14 @@ export interface Batch {
   readonly answer?: { key: string; body: string } | undefined
 }
 
+/** What an earlier attempt at the same batches did. */
+export interface SentBefore {
+  /** Terms of the writer lease under which it sent events. What is stored under one of them may be its own. */
+  readonly terms: ReadonlySet<number>
+  /** Ids of a tenant that were stored before its first insert: those are not its own. */
+  readonly found: ReadonlyMap<TenantKey, ReadonlySet<string>>
+}
+
 /** What the classification rests on. */
 export interface Knowledge {
   readonly store: Store
@@ -48,11 +56,8 @@ export interface Knowledge {
   readonly retention: Retention
   /** The present term of the writer lease, with time left for an insert. */
   readonly term: () => Promise<Term>
-  /**
-   * Terms of the writer lease under which these same batches were sent before, without an answer. An event that was stored
-   * under one of them is accepted, and its id is looked up whatever the filter says.
-   */
-  readonly ownTerms: ReadonlySet<number>
+  /** Set where these same batches were sent before, without an answer: every id is looked up, whatever the filter says. */
+  readonly before: SentBefore | undefined
 }
 
 /** What a group comes to: inserts that belong together, a receipt for each batch, and the new events of each tenant. */
@@ -60,6 +65,8 @@ export interface Decision {
   readonly inserts: Insert[]
   readonly receipts: Receipt[]
   readonly added: ReadonlyMap<TenantKey, readonly Event[]>
+  /** Ids that are stored already. */
+  readonly found: ReadonlyMap<TenantKey, ReadonlySet<string>>
 }
 
 /**
@@ -67,7 +74,7 @@ export interface Decision {
  * yet. Only under the writer lease.
  */
 export async function decide(batches: readonly Batch[], known: Knowledge): Promise<Decision> {
-  const { numbers, tenants, seals, retention, ownTerms } = known
+  const { numbers, tenants, seals, retention, before } = known
   await tenants.record(batches.map(({ tenant }) => tenant))
   const byTenant = new Map<TenantKey, Array<{ event: Event; index: number; receipt: Receipt }>>()
   const receipts = batches.map((batch) => {
@@ -80,9 +87,11 @@ export async function decide(batches: readonly Batch[], known: Knowledge): Promi
   })
 
   const added = new Map<TenantKey, Event[]>()
+  const foundIds = new Map<TenantKey, ReadonlySet<string>>()
   const lines: string[] = []
   for (const [tenant, items] of byTenant) {
     const stored = await storedEvents(known, tenant, items.map(({ event }) => event.id))
+    foundIds.set(tenant, new Set(stored.keys()))
     const seen = new Map<string, Event>()
     const fresh: Event[] = []
     const storedBefore: Event[] = []
@@ -96,7 +105,7 @@ export async function decide(batches: readonly Batch[], known: Knowledge): Promi
         seen.set(event.id, event)
         fresh.push(event)
         receipt.accepted++
-      } else if (!earlier && found && ownTerms.has(found.term) && sameContent(found, event)) {
+      } else if (!earlier && found && isOwn(before, tenant, found) && sameContent(found, event)) {
         seen.set(event.id, event)
         storedBefore.push(event)
         receipt.accepted++
@@ -129,19 +138,23 @@ export async function decide(batches: readonly Batch[], known: Knowledge): Promi
   if (answers.length > 0) {
     inserts.push({ token, table: 'answers', rows: answers.join('\n') })
   }
-  return { inserts, receipts, added }
+  return { inserts, receipts, added, found: foundIds }
 }
+
+/** Whether an event was stored by an earlier attempt at the same batches. */
+const isOwn = (before: SentBefore | undefined, tenant: TenantKey, { id, term }: StoredEvent): boolean =>
+  before !== undefined && before.terms.has(term) && !before.found.get(tenant)?.has(id)
 
 /** An event as it is stored, with the term of the writer lease under which it was. */
 type StoredEvent = Event & { term: number }
 
 /** Those of the ids that are stored, with their events. */
 async function storedEvents(
-  { store, filter, ownTerms }: Knowledge,
+  { store, filter, before }: Knowledge,
   tenant: TenantKey,
   ids: readonly string[],
 ): Promise<Map<string, StoredEvent>> {
-  const possible = ids.filter((id) => ownTerms.size > 0 || filter.mayHold(idHash(tenant, id)))
+  const possible = ids.filter((id) => before !== undefined || filter.mayHold(idHash(tenant, id)))
   const found = new Map<string, StoredEvent>()
   for (const slice of slices(possible)) {
     const rows = await store.readInternal<StoredEvent>(

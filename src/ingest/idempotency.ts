@@ -1,4 +1,5 @@
 /** Answers kept under an Idempotency-Key (clickhouse/006_answers.sql), so that a repeated request gets the same one. */
+import * as v from 'valibot'
 import { LRUCache } from 'lru-cache'
 import type { Store } from '../clickhouse/store.ts'
 import { tenantSql } from '../clickhouse/tenant-filter.ts'
@@ -56,12 +57,19 @@ export class Answers {
   }
 
   async #stored(tenantName: string, key: string): Promise<Kept | undefined> {
-    const rows = await this.#store.read<{ body: string; answer: string }>(
-      { tenant: tenantKey(tenantName) },
-      'answer_by_key',
-      tenantSql(`SELECT body, answer FROM answers WHERE tenant = {tenant:UUID} AND key = {key:String} LIMIT 1`),
-      { key },
-    )
+    const rows = await this.#store.read({ tenant: tenantKey(tenantName) }, answerByKey(key))
     return rows[0] && { body: rows[0].body, answer: JSON.parse(rows[0].answer) as Receipt }
   }
 }
+
+const answerByKey = (key: string) => ({
+  name: 'answer_by_key',
+  sql: tenantSql(`SELECT body, answer FROM answers WHERE tenant = {tenant:UUID} AND key = {key:String} LIMIT 1`),
+  params: { key },
+  row: v.strictObject({
+    /** SHA-256 of the request's body, hexadecimal. */
+    body: v.string(),
+    /** JSON */
+    answer: v.string(),
+  }),
+})

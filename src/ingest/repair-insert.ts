@@ -7,9 +7,8 @@
  * are counted, and the days they belong to are compared with the rollups.
  */
 import { DAY } from '../rollups/granularities.ts'
-import { dateTime64 } from '../clickhouse/parameters.ts'
 import type { Store } from '../clickhouse/store.ts'
-import type { WriteGuard } from '../clickhouse/writer-lease.ts'
+import type { WriteGuard, WriteLock } from '../clickhouse/writer-lease.ts'
 import type { TenantKey } from '../domain/tenant.ts'
 import { MAX_DRIFT, reconcile } from '../maintenance/reconcile.ts'
 import type { Seals } from '../maintenance/compaction.ts'
@@ -63,32 +62,33 @@ export async function completeEvents(
   }
   if (missing.length > 0) await insert(missing.join('\n'))
 
-  return { events: missing.length, days: await repairDays(store, seals, guard, days) }
+  return { events: missing.length, days: await repairDays(store, seals, (work) => work(guard), days) }
 }
 
 /**
- * Compares the rollups of the days of all events received since an instant with the log, and repairs them: for what an
- * instance left half done. Runs under the writer lease, when no other write is running.
- * @param since epoch milliseconds on ClickHouse's clock
+ * Compares the rollups of the days of all events of a term and of those after it with the log, and repairs them: for what
+ * an instance left half done.
+ * @param lock runs one stretch of days under the writer lease
+ * @param term of the writer lease
  * @returns how many days and spans of rollups were written again
  */
-export async function repairReceivedSince(store: Store, seals: Seals, guard: WriteGuard, since: number): Promise<number> {
+export async function repairSinceTerm(store: Store, seals: Seals, lock: WriteLock, term: number): Promise<number> {
   const rows = await store.readInternal<{ day: number }>(
-    'days_received_since',
+    'days_since_term',
     `SELECT DISTINCT toUInt32(intDiv(toUnixTimestamp(timestamp), ${DAY.seconds}) * ${DAY.seconds}) AS day
-     FROM events WHERE received_at >= {since:DateTime64(3, 'UTC')}`,
-    { since: dateTime64(since) },
+     FROM events WHERE term >= {term:UInt64}`,
+    { term },
   )
-  return repairDays(store, seals, guard, rows.map(({ day }) => day))
+  return repairDays(store, seals, lock, rows.map(({ day }) => day))
 }
 
-async function repairDays(store: Store, seals: Seals, guard: WriteGuard, days: Iterable<number>): Promise<number> {
+async function repairDays(store: Store, seals: Seals, lock: WriteLock, days: Iterable<number>): Promise<number> {
   let repaired = 0
   for (const { from, to } of runsOf(days)) {
     const range = { from: from * 1000, to: to * 1000, repair: true }
     // A comparison ends early where too much differs.
     for (let drift = MAX_DRIFT; drift >= MAX_DRIFT; ) {
-      const result = await reconcile(store, seals, (work) => work(guard), range)
+      const result = await reconcile(store, seals, lock, range)
       drift = result.drift.length
       repaired += result.repaired
     }

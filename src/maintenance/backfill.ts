@@ -29,7 +29,7 @@ const RETRY_MS = 1_000
 
 /**
  * `days`: all up to (tenant, day) are written; `spans`: all up to (level, start); `repair`: rows of it were lost, and those
- * that differ from the log are written again (broken-parts.ts). See the table in migrate.ts.
+ * that differ from the log are written again (broken-parts.ts). See clickhouse/000_migrations.sql.
  */
 const PHASES = { days: 0, spans: 1, repair: 2, done: 3 } as const
 

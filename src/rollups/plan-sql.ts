@@ -1,7 +1,4 @@
-/**
- * The parts of the ranges of a question as SQL: which rows of the rollups, which raw events, what is summed. Conditions and
- * their parameters come from functions side by side.
- */
+/** The parts of the ranges of a question as SQL: which rows of the rollups, which raw events, what is summed. */
 import { TupleParam } from '@clickhouse/client'
 import { dateTime64 } from '../clickhouse/parameters.ts'
 import { endOf, LEVEL_OF, secondsOf, SPLIT_DAY } from './granularities.ts'
@@ -68,8 +65,22 @@ const LONGEST_LIST = 2_000
 /** Whose rows are read: the fleet's and the assistants' of `activity`, or the users' of `user_activity`. */
 type Rows = 'fleet' | 'assistants' | 'users'
 
-/** The condition that rows of a rollup are those of the parts' spans; its parameters come from `spanParams`. */
-export function inSpans({ spans }: Parts, rows: Rows) {
+/** A condition and its query parameters. */
+export interface Condition {
+  readonly where: string
+  readonly params: Record<string, unknown>
+}
+
+/** Which rows of a rollup lie in the spans of the parts; of the table that `rows` names. */
+export const rollupRows = (parts: Parts, rows: Rows): Condition => ({ where: inSpans(parts, rows), params: spanParams(parts, rows) })
+
+/** Which raw events lie in the raw ranges of the parts, of the scope's assistants and users. */
+export const rawEdges = (parts: Parts, scope: Pick<Scope, 'assistants' | 'users'>): Condition => ({
+  where: `${inRaw(parts, scope)}${filters(scope)}`,
+  params: { ...rawParams(parts, scope), ...filterParams(scope) },
+})
+
+function inSpans({ spans }: Parts, rows: Rows) {
   const form = formOf(spans)
   if (rows === 'users') return SPANS[form]
   return rows === 'fleet' ? (`bucket = 0 AND ${SPANS[form]}` as const) : SPANS_IN_BUCKETS[form]
@@ -81,13 +92,13 @@ const formOf = (spans: Parts['spans']) => (isOneRun(spans) ? 'range' : spans.len
 export const isOneRun = (spans: Parts['spans']): boolean => runsOf(spans).length === 1
 
 /**
- * The condition that raw events are those of the parts' ranges, MAX_RAW at most; its parameters come from `partParams`.
+ * The condition that raw events are those of the parts' ranges, MAX_RAW at most; its parameters come from `rawParams`.
  *
  * A single range is found by a binary search in the index, several by one that follows every mark which may match. At the
  * edges of fleets those are few. All marks of a range may hold a certain user, before the projection is looked at: 100
  * million events took 61 ms with OR and 14 ms with what the index does not see through.
  */
-export function inRaw({ raw }: Parts, { users }: Pick<Scope, 'users'>) {
+function inRaw({ raw }: Parts, { users }: Pick<Scope, 'users'>) {
   if (raw.length <= 1) return IN_FIRST
   return users ? (`${IN_ALL} AND multiIf(${IN_FIRST}, 1, ${IN_SECOND}, 1, ${IN_THIRD}, 1, 0)` as const) : IN_ANY
 }
@@ -107,18 +118,24 @@ export const RAW_ENTRY =
  * Appended only where there is such a filter: `empty(list) OR …` would keep the index from being used. Events of users who
  * were removed keep their number and have no name: whoever still knows the number finds nothing.
  */
-export const BY_ASSISTANT = ` AND assistant_no IN {assistants:Array(UInt32)}` as const
-export const BY_USER = ` AND user_no IN {users:Array(UInt32)} AND user != ''` as const
+const BY_ASSISTANT = ` AND assistant_no IN {assistants:Array(UInt32)}` as const
+const BY_USER = ` AND user_no IN {users:Array(UInt32)} AND user != ''` as const
 
-export const filters = (scope: Scope) =>
+export const filters = (scope: Pick<Scope, 'assistants' | 'users'>) =>
   `${scope.assistants ? BY_ASSISTANT : ''}${scope.users ? BY_USER : ''}` as const
 
 /** The SQL of the rows that make up the parts: of the two kinds, only what there is. */
 export const rowsOf = <const S extends string, const R extends string>({ spans, raw }: Parts, ofSpans: S, ofRaw: R) =>
   raw.length === 0 ? ofSpans : spans.length === 0 ? ofRaw : (`${ofSpans} UNION ALL ${ofRaw}` as const)
 
-/** Query parameters of `inRaw` and of the filters. */
-export function partParams({ raw }: Parts, { assistants, users }: Pick<Scope, 'assistants' | 'users'>): Record<string, unknown> {
+/** Query parameters of `filters`. */
+export const filterParams = ({ assistants, users }: Pick<Scope, 'assistants' | 'users'>): Record<string, unknown> => ({
+  ...(assistants ? { assistants } : {}),
+  ...(users ? { users } : {}),
+})
+
+/** Query parameters of `inRaw`. */
+function rawParams({ raw }: Parts, { users }: Pick<Scope, 'users'>): Record<string, unknown> {
   const params: Record<string, unknown> = {}
   const asked = raw.length <= 1 ? raw.length : MAX_RAW
   for (let at = 0; at < asked; at++) {
@@ -126,13 +143,11 @@ export function partParams({ raw }: Parts, { assistants, users }: Pick<Scope, 'a
     params[`to${at + 1}`] = dateTime64(raw[at]?.to ?? 0)
   }
   if (users && raw.length > 1) params.end = dateTime64(raw.at(-1)?.to ?? 0)
-  if (assistants) params.assistants = assistants
-  if (users) params.users = users
   return params
 }
 
 /** Query parameters of `inSpans`. */
-export function spanParams({ spans }: Parts, rows: Rows): Record<string, number | TupleParam[]> {
+function spanParams({ spans }: Parts, rows: Rows): Record<string, number | TupleParam[]> {
   const form = formOf(spans)
   const runs = runsOf(spans)
   if (form === 'range') {

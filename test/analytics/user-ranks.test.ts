@@ -50,8 +50,8 @@ beforeAll(async () => {
   await vi.waitFor(() => expect(service.seals.due).toBe(false), { timeout: 20_000 })
   const read = store.read.bind(store)
   vi.spyOn(store, 'read').mockImplementation((...question) => {
-    asked.push(question[1])
-    sent.push(question[2])
+    asked.push(question[1].name)
+    sent.push(question[1].sql)
     return read(...question) as Promise<never[]>
   })
 }, 60_000)

@@ -31,7 +31,7 @@ beforeEach(async () => {
   server = await startEmbedded({ dataDir, log: () => {} })
   logged = []
   assertWritten = () => {}
-  const config = readConfig({ DATA_DIR: dataDir, CACHE_MB: '0', SELF_CHECK_MINUTES: '0', QUERY_TIMEOUT_SECONDS: '1' })
+  const config = readConfig({ DATA_DIR: dataDir, CACHE_MB: '0', SELF_CHECK_MINUTES: '0', QUERY_TIMEOUT_SECONDS: '5' })
   service = await createService({
     config,
     clickhouse: { ...server, restart: () => server.restart(), assertWritten: () => assertWritten(), stop: () => Promise.resolve() },
@@ -174,7 +174,7 @@ describe('a part of a rollup with other bytes in it', () => {
       const before = await answers()
       for (const table of tables) await spoil(table)
       const seen = new Set<string>()
-      const deadline = Date.now() + 30_000
+      const deadline = Date.now() + 45_000
       for (let right = 0; right < 5 && Date.now() < deadline; await sleep(50)) {
         const now = await answers()
         seen.add(JSON.stringify(now.map((data, at) => (data === 503 ? 'unavailable' : JSON.stringify(data) === JSON.stringify(before[at]) ? 'right' : data))))
@@ -203,7 +203,7 @@ describe('a part of a rollup with other bytes in it', () => {
     expect(result).toMatchObject({ days: expect.any(Number), drift: expect.any(Array) })
     expect(result.repaired).toBe(result.drift.length)
     expect(await answers()).toEqual(before)
-    await vi.waitFor(async () => expect(await rebuilding()).toEqual([]), { timeout: 20_000, interval: 100 })
+    await vi.waitFor(async () => expect(await rebuilding()).toEqual([]), { timeout: 30_000, interval: 100 })
     expect(await answers()).toEqual(before)
     expect((await answer('/operations/reconcile', 'POST')).drift).toEqual([])
   })

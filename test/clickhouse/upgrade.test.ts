@@ -112,9 +112,9 @@ async function fill() {
 /** Counts rows that questions take from rollups. */
 class Watching extends Store {
   static rollups = 0
-  override read: Store['read'] = (asker, name, sql, ...rest) => {
-    if (/FROM (activity|user_activity)\b/.test(sql)) Watching.rollups++
-    return super.read(asker, name, sql, ...rest)
+  override read: Store['read'] = (asker, query) => {
+    if (/FROM (activity|user_activity)\b/.test(query.sql)) Watching.rollups++
+    return super.read(asker, query)
   }
 }
 

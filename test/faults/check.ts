@@ -2,10 +2,12 @@
 import { isDeepStrictEqual } from 'node:util'
 import { Reference, type SentEvent } from '../reference.ts'
 import type { Entry, Ledger } from './ledger.ts'
-import type { ServiceProcess } from './service.ts'
+import type { Tokens } from './post.ts'
 
 const DAY = 86_400_000
 const REQUEST_TIMEOUT_MS = 60_000
+/** All tenants and days are compared, a stretch of days at a time. */
+const RECONCILE_TIMEOUT_MS = 240_000
 
 /** All of them have to be 0. */
 export interface Findings {
@@ -23,21 +25,25 @@ export interface Findings {
 
 export const NOTHING: Readonly<Findings> = { lost: 0, doubled: 0, unexpected: 0, drift: 0, wrong: 0 }
 
-export interface CheckOptions {
-  service: ServiceProcess
-  ledger: Ledger
-  /** By tenant; they may read. */
-  tokens: ReadonlyMap<string, string>
+/** Whom to ask, and as whom. */
+export interface Asking {
+  service: { readonly url: string }
+  /** They may read. */
+  tokens: Tokens
   operator: string
   /** Epoch milliseconds on the service's clock. */
   now: number
-  /** Lists every event, instead of comparing counts alone. */
-  full: boolean
   /** Told what was found, in words. */
   report: (text: string) => void
 }
 
-interface Listed extends SentEvent {
+export interface CheckOptions extends Asking {
+  ledger: Ledger
+  /** Lists every event, instead of comparing counts alone. */
+  full: boolean
+}
+
+export interface Listed extends SentEvent {
   cost: number
 }
 
@@ -55,11 +61,11 @@ export async function check(options: CheckOptions): Promise<Findings> {
   return found
 }
 
-async function ask<T>({ service }: CheckOptions, token: string, path: string, init: RequestInit = {}): Promise<T> {
+async function ask<T>({ service }: Asking, token: string, path: string, init: RequestInit = {}): Promise<T> {
   const response = await fetch(`${service.url}${path}`, {
+    signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS),
     ...init,
     headers: { Authorization: `Bearer ${token}` },
-    signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS),
   })
   const text = await response.text()
   if (response.status !== 200) throw new Error(`${path} answered ${response.status} ${text.slice(0, 300)}`)
@@ -67,17 +73,17 @@ async function ask<T>({ service }: CheckOptions, token: string, path: string, in
 }
 
 /** A range that holds every event. */
-const whole = ({ now }: CheckOptions) => ({
+export const whole = ({ now }: Pick<Asking, 'now'>) => ({
   startDate: new Date(now - 1_000 * DAY).toISOString(),
   endDate: new Date(now + DAY).toISOString(),
 })
 
-interface Page {
+export interface Page {
   data: Listed[]
   pagination: { total: number; nextCursor: string | null }
 }
 
-async function get<T>(options: CheckOptions, tenant: string, path: string, params: Record<string, string>): Promise<T> {
+export async function get<T>(options: Asking, tenant: string, path: string, params: Record<string, string>): Promise<T> {
   return ask<T>(options, options.tokens.get(tenant) ?? '', `/analytics/${path}?${new URLSearchParams(params)}`)
 }
 
@@ -136,7 +142,7 @@ async function checkEvents(options: CheckOptions, tenant: string): Promise<Parti
 }
 
 /** Whether a listed event is one that was sent, field by field. */
-function wasSent({ event, state }: Entry, listed: Listed): boolean {
+export function wasSent({ event, state }: Entry, listed: Listed): boolean {
   if (state !== 'sent' && state !== 'stored') return false
   const expected = {
     id: event.id ?? listed.id,
@@ -154,17 +160,26 @@ function wasSent({ event, state }: Entry, listed: Listed): boolean {
   return isDeepStrictEqual(expected, listed)
 }
 
-/** Asks what is answered from rollups, and adds the same up from the listed events. */
-async function countWrong(options: CheckOptions, tenant: string, listed: readonly Listed[]): Promise<number> {
+/**
+ * Asks what is answered from rollups, and adds the same up from events.
+ * @param named those of users who were not removed; others are counted without being listed
+ */
+export async function countWrong(
+  options: Asking,
+  tenant: string,
+  events: readonly SentEvent[],
+  named: readonly SentEvent[] = events,
+): Promise<number> {
   const { startDate, endDate } = whole(options)
-  const reference = new Reference(listed, options.now)
+  const reference = new Reference(events, options.now)
+  const people = named === events ? reference : new Reference(named, options.now)
   const range = { startDate, endDate }
   const cases: Array<[path: string, params: Record<string, string>, expected: unknown]> = [
     ['metrics', { ...range, period: 'month' }, reference.metrics({ ...range, period: 'month' })],
     ['metrics', { ...range, period: 'week' }, reference.metrics({ ...range, period: 'week' })],
     ['rolling', { window: '90', endDate }, reference.rolling({ window: 90, endDate })],
     ['assistants', range, reference.assistants(range)],
-    ['users/top', { ...range, limit: '1000' }, reference.usersTop({ ...range, limit: 1_000 })],
+    ['users/top', { ...range, limit: '1000' }, people.usersTop({ ...range, limit: 1_000 })],
     ['overview', { period: 'month', endDate }, reference.overview({ period: 'month', endDate })],
   ]
   let wrong = 0
@@ -194,8 +209,11 @@ interface Drifted {
   data: { days: number; drift: Array<{ tenant: string; start: string; rollup: string }> }
 }
 
-async function countDrift(options: CheckOptions): Promise<number> {
-  const { data } = await ask<Drifted>(options, options.operator, '/operations/reconcile', { method: 'POST' })
+export async function countDrift(options: Asking): Promise<number> {
+  const { data } = await ask<Drifted>(options, options.operator, '/operations/reconcile', {
+    method: 'POST',
+    signal: AbortSignal.timeout(RECONCILE_TIMEOUT_MS),
+  })
   for (const drift of data.drift.slice(0, 20)) options.report(`drift: ${JSON.stringify(drift)}`)
   return data.drift.length
 }

@@ -21,15 +21,28 @@ export class Ledger {
   readonly #entries = new Map<string, Map<string, Entry>>()
   /** Stored events with an id, by tenant, to send again. */
   readonly #stored = new Map<string, Entry[]>()
-  readonly counts = { events: 0, requests: 0, sent: 0, stored: 0 }
+  /** `accepted` adds up the receipts; `refusals` are answers of 503 and 429. */
+  readonly counts = { events: 0, requests: 0, sent: 0, stored: 0, accepted: 0, refusals: 0, unanswered: 0 }
   /** Answers that cannot be right, in words. */
   readonly complaints: string[] = []
 
-  constructor(readonly tenants: readonly string[]) {
-    for (const tenant of tenants) {
-      this.#entries.set(tenant, new Map())
-      this.#stored.set(tenant, [])
-    }
+  readonly #tenants: string[] = []
+
+  constructor(tenants: readonly string[]) {
+    for (const tenant of tenants) this.open(tenant)
+  }
+
+  /** In the order in which they were opened. */
+  get tenants(): readonly string[] {
+    return this.#tenants
+  }
+
+  /** Starts a page for a tenant, unless there is one. */
+  open(tenant: string): void {
+    if (this.#entries.has(tenant)) return
+    this.#tenants.push(tenant)
+    this.#entries.set(tenant, new Map())
+    this.#stored.set(tenant, [])
   }
 
   add(entry: Entry): Entry {

@@ -1,18 +1,16 @@
-/** The service as a real process, with its ClickHouse as a child of it: started, killed, and started again. */
+/** The service as a real process, its ClickHouse a child of it unless it is given one: started, killed, started again. */
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
 import { closeSync, openSync } from 'node:fs'
 import { createRequire } from 'node:module'
+import { createServer, type AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath, pathToFileURL } from 'node:url'
-import { readConfig } from '../../src/config.ts'
-import { loadLocalKey, signLocalToken } from '../../src/auth/local-key.ts'
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 const TSX = pathToFileURL(createRequire(import.meta.url).resolve('tsx')).href
 const CLOCK = new URL('clock.ts', import.meta.url).href
 
-/** The tokens have to outlast a clock that runs years ahead. */
-const TOKEN_SECONDS = 100 * 365 * 86_400
 const RESPAWN_MS = 100
 /** A service that cannot start is started again, but not for ever. */
 const MAX_FAILED_STARTS = 40
@@ -24,6 +22,8 @@ export interface ServiceOptions {
   logFile: string
   /** How far the clock runs ahead, in milliseconds; asked before each start. */
   ahead: (starts: number) => number
+  /** More settings of the service; with CLICKHOUSE_URL it has no ClickHouse of its own. */
+  env?: Readonly<Record<string, string>>
 }
 
 export class ServiceProcess {
@@ -35,6 +35,8 @@ export class ServiceProcess {
   /** How often it was started, and how often it ended without having been killed. */
   starts = 0
   exits = 0
+  /** How long it stays away after it has ended, in milliseconds. */
+  respawnMs = RESPAWN_MS
 
   constructor(options: ServiceOptions) {
     this.#options = options
@@ -52,7 +54,7 @@ export class ServiceProcess {
   }
 
   #spawn(): void {
-    const { dataDir, port, logFile, ahead } = this.#options
+    const { dataDir, port, logFile, ahead, env: more } = this.#options
     const log = openSync(logFile, 'a')
     // Not the settings of whoever runs the suite: only what any process needs.
     const env = { PATH: process.env['PATH'], HOME: process.env['HOME'], TMPDIR: process.env['TMPDIR'] }
@@ -65,6 +67,7 @@ export class ServiceProcess {
         LOG_LEVEL: 'warn',
         SELF_CHECK_MINUTES: '0',
         FAULTS_CLOCK_AHEAD_MS: String(ahead(this.starts)),
+        ...more,
       },
       stdio: ['ignore', 'ignore', log],
     })
@@ -77,7 +80,7 @@ export class ServiceProcess {
         this.exits++
         this.#failedStarts = code === 0 ? 0 : this.#failedStarts + 1
       }
-      if (!this.gaveUp) setTimeout(() => this.#stopping || this.#spawn(), RESPAWN_MS)
+      if (!this.gaveUp) setTimeout(() => this.#stopping || this.#spawn(), this.respawnMs)
     })
   }
 
@@ -152,13 +155,6 @@ export class ServiceProcess {
   #isClickHouse(command: string): boolean {
     return command.includes('embedded/server') && command.includes(this.#options.dataDir)
   }
-
-  /** A token that the service's own key signs. */
-  async token(org: string, scope: string): Promise<string> {
-    const { dataDir } = this.#options
-    const grant = { org, scope, expiresInSeconds: TOKEN_SECONDS }
-    return signLocalToken(await loadLocalKey(dataDir), grant, readConfig({ DATA_DIR: dataDir }))
-  }
 }
 
 function send(pid: number, signal: NodeJS.Signals): void {
@@ -175,4 +171,14 @@ function processes(): Array<{ pid: number; parent: number; command: string }> {
     const [, pid, parent, command] = /^\s*(\d+)\s+(\d+)\s+(.*)$/.exec(line) ?? []
     return command === undefined ? [] : [{ pid: Number(pid), parent: Number(parent), command }]
   })
+}
+
+/** A port of this machine that nobody listens on just now. */
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, 'close')
+  return port
 }

@@ -1,13 +1,12 @@
 /** A service, callers that write to it through a broken network, and what they know: all that a phase of the suite needs. */
-import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
-import { createServer, type AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { check, type Findings } from './check.ts'
 import { createDice, type Dice } from './dice.ts'
 import { Ledger } from './ledger.ts'
 import { startProxy, type Proxy } from './proxy.ts'
-import { ServiceProcess } from './service.ts'
+import { freePort, ServiceProcess } from './service.ts'
+import { localToken } from './token.ts'
 import { Writer } from './writers.ts'
 
 const TENANTS = ['acme', 'globex', 'initech']
@@ -21,6 +20,7 @@ export const running = new Set<World>()
 
 export class World {
   readonly #seed: number
+  readonly #dataDir: string
   readonly #logFile: string
   readonly ledger = new Ledger(TENANTS)
   readonly service: ServiceProcess
@@ -32,6 +32,7 @@ export class World {
 
   private constructor(dataDir: string, logFile: string, port: number, seed: number, clock: Dice | null) {
     this.#seed = seed
+    this.#dataDir = dataDir
     this.#logFile = logFile
     // Some of the starts are days after the last one, so that spans come to their end: of 4 days, of 16, of 64.
     const ahead = (starts: number) => {
@@ -58,15 +59,19 @@ export class World {
 
   async #start(): Promise<void> {
     for (const tenant of TENANTS) {
-      this.#tokens.set(tenant, await this.service.token(tenant, 'analytics:read analytics:write'))
+      this.#tokens.set(tenant, await this.#token(tenant, 'analytics:read analytics:write'))
     }
-    this.#operator = await this.service.token('operator', 'analytics:operate')
+    this.#operator = await this.#token('operator', 'analytics:operate')
     this.#proxy = await startProxy(Number(new URL(this.service.url).port), createDice(this.#seed + 2))
     const { url } = this.#proxy
     this.#writers = Array.from({ length: WRITERS }, (_, at) => {
       const dice = createDice(this.#seed + 10 + at)
-      return new Writer({ name: `w${at}`, dice, ledger: this.ledger, url, tokens: this.#tokens, now: () => this.now })
+      return new Writer({ name: `w${at}`, dice, ledger: this.ledger, route: () => url, tokens: this.#tokens, now: () => this.now })
     })
+  }
+
+  #token(org: string, scope: string): Promise<string> {
+    return localToken(this.#dataDir, org, scope)
   }
 
   /** Epoch milliseconds on the service's clock. */
@@ -90,7 +95,7 @@ export class World {
 
   /** Answers of 503 and 429 that writers got. */
   get refusals(): number {
-    return this.#writers.reduce((sum, { refusals }) => sum + refusals, 0)
+    return this.ledger.counts.refusals
   }
 
   /** One read, as a dashboard does. */
@@ -107,7 +112,7 @@ export class World {
   /** One small batch outside the writers and the ledger, under a tenant of its own; how it was answered, and how late. */
   async probe(): Promise<{ status: number; retryAfter: string | null; ms: number }> {
     const started = performance.now()
-    const token = await this.service.token('probe', 'analytics:write')
+    const token = await this.#token('probe', 'analytics:write')
     const event = { eventType: 'incomingMessages', timestamp: new Date(this.now), assistant: 'a', user: 'u' }
     const response = await fetch(`${this.service.url}/analytics/events`, {
       method: 'POST',
@@ -151,13 +156,4 @@ export class World {
     await this.service.stop()
     running.delete(this)
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, 'close')
-  return port
 }

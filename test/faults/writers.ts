@@ -3,14 +3,11 @@
  * at once, send again what is stored already, and lose track of a few events altogether.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { gzipSync } from 'node:zlib'
-import type { Receipt } from '../../src/ingest/deduplicate.ts'
 import { EVENT_TYPES } from '../reference.ts'
 import type { Dice } from './dice.ts'
 import type { Entry, Ledger } from './ledger.ts'
+import { batchOf, post, type Batch, type Outcome, type Tokens } from './post.ts'
 
-/** Longer than the service lets a caller wait. */
-const REQUEST_TIMEOUT_MS = 15_000
 /** With more than this unanswered, a writer makes no new events until it has got rid of some. */
 const MAX_OPEN = 500
 const HOUR = 3_600_000
@@ -21,26 +18,24 @@ export interface WriterOptions {
   name: string
   dice: Dice
   ledger: Ledger
-  url: string
-  /** By tenant. */
-  tokens: ReadonlyMap<string, string>
+  /** The address of the service that the next request goes to. */
+  route: (why: Why) => string
+  tokens: Tokens
   /** Epoch milliseconds on the service's clock, or a little behind. */
   now: () => number
+  /** How likely a batch is the first one of a new tenant, and an event the first one of a new user; 0 by default. */
+  newcomers?: { tenants: number; users: number }
+  /** Sends again only events that it made itself. */
+  ownOnly?: boolean
 }
 
-interface Batch {
-  tenant: string
-  entries: Entry[]
-  body: Uint8Array<ArrayBuffer>
-  headers: Record<string, string>
-}
+/** Why a request is sent: with something new in it, because there was no 2xx, or beside an equal one at the same time. */
+export type Why = 'new' | 'again' | 'beside'
 
 /** A batch under an Idempotency-Key; it can only be sent again as it is. */
 interface Keyed extends Batch {
   answer?: string
 }
-
-type Outcome = { status: 'stored'; receipt: Receipt } | { status: 'refused' } | { status: 'unknown' }
 
 /** One writer. It writes until it is told to drain, and says when everything it wants stored is stored. */
 export class Writer {
@@ -53,9 +48,6 @@ export class Writer {
   #count = 0
   #idle: () => void = () => {}
   readonly #running: Promise<void>
-  /** Refusals with 503 or 429. */
-  refusals = 0
-
   constructor(options: WriterOptions) {
     this.#options = options
     this.#running = this.#run()
@@ -95,25 +87,33 @@ export class Writer {
 
   async #step(): Promise<void> {
     const { dice, ledger } = this.#options
+    const { name, newcomers = { tenants: 0, users: 0 } } = this.#options
+    if (dice.chance(newcomers.tenants)) ledger.open(`tenant ${name}-${this.#count++}`)
     const tenant = dice.pick(ledger.tenants)
     const choice = dice.next()
-    if (choice < 0.15) await this.#sendKeyed(this.#keyed(tenant))
+    if (choice < 0.15) await this.#sendKeyed(this.#keyed(tenant), 'new')
     else if (choice < 0.22) await this.#repeatKeyed()
     else if (choice < 0.3) await this.#sendStored(tenant)
     else if (choice < 0.35) await this.#reuseId(tenant)
     else if (choice < 0.5) await this.#sendTwice(tenant)
     else if (choice < 0.6 && this.#open.length + this.#openKeyed.length > 0) await this.#retry()
-    else await this.#send(this.#batch(tenant, this.#mixed(tenant)))
+    else await this.#send(this.#batch(tenant, this.#mixed(tenant)), 'new')
+  }
+
+  #storedOf(tenant: string): readonly Entry[] {
+    const { ledger, name, ownOnly } = this.#options
+    const stored = ledger.storedOf(tenant)
+    return ownOnly ? stored.filter(({ event }) => event.traceId.startsWith(`${name}-`)) : stored
   }
 
   /** New events, with some that were sent before, and some of them twice. */
   #mixed(tenant: string): Entry[] {
-    const { dice, ledger } = this.#options
+    const { dice } = this.#options
     const entries = Array.from({ length: dice.chance(0.01) ? dice.between(200, 1_500) : dice.between(1, 30) }, () =>
       this.#make(tenant, true),
     )
     if (dice.chance(0.3)) entries.push(...this.#takeOpen(tenant, dice.between(1, 60)))
-    const stored = ledger.storedOf(tenant)
+    const stored = this.#storedOf(tenant)
     if (dice.chance(0.3) && stored.length > 0) {
       for (let i = dice.between(1, 5); i > 0; i--) entries.push(dice.pick(stored))
     }
@@ -139,17 +139,17 @@ export class Writer {
     const { dice } = this.#options
     const keyed = dice.chance(0.5) || this.#open.length === 0 ? this.#openKeyed.shift() : undefined
     if (keyed) {
-      await this.#sendKeyed(keyed)
+      await this.#sendKeyed(keyed, 'again')
       return
     }
     const tenant = this.#open[0]?.tenant
     if (tenant === undefined) return
     const entries = this.#takeOpen(tenant, dice.between(1, 400))
-    if (entries.length > 0) await this.#send(this.#batch(tenant, entries))
+    if (entries.length > 0) await this.#send(this.#batch(tenant, entries), 'again')
   }
 
-  async #send(batch: Batch): Promise<void> {
-    const outcome = await this.#post(batch)
+  async #send(batch: Batch, why: Why): Promise<void> {
+    const outcome = await this.#post(batch, why)
     if (outcome.status !== 'stored') this.#open.push(...new Set(batch.entries))
   }
 
@@ -157,29 +157,29 @@ export class Writer {
   async #sendTwice(tenant: string): Promise<void> {
     const entries = this.#mixed(tenant)
     const outcomes = await Promise.all([
-      this.#post(this.#batch(tenant, entries)),
-      this.#post(this.#batch(tenant, entries.toReversed())),
+      this.#post(this.#batch(tenant, entries), 'new'),
+      this.#post(this.#batch(tenant, entries.toReversed()), 'beside'),
     ])
     if (outcomes.every(({ status }) => status !== 'stored')) this.#open.push(...new Set(entries))
   }
 
   async #sendStored(tenant: string): Promise<void> {
-    const { dice, ledger } = this.#options
-    const stored = ledger.storedOf(tenant)
+    const { dice } = this.#options
+    const stored = this.#storedOf(tenant)
     if (stored.length === 0) return
-    await this.#post(this.#batch(tenant, Array.from({ length: dice.between(1, 50) }, () => dice.pick(stored))))
+    await this.#post(this.#batch(tenant, Array.from({ length: dice.between(1, 50) }, () => dice.pick(stored))), 'again')
   }
 
   /** Another event under the id of a stored one, between good ones: it alone is refused. */
   async #reuseId(tenant: string): Promise<void> {
     const { dice, ledger } = this.#options
-    const stored = ledger.storedOf(tenant)
+    const stored = this.#storedOf(tenant)
     if (stored.length === 0) return
     const { id } = dice.pick(stored).event
     if (id === undefined) return
     const { event } = this.#make(tenant, true, 'draft')
     const refused = ledger.add({ tenant, event: { ...event, id }, state: 'refused' })
-    await this.#send(this.#batch(tenant, [this.#make(tenant, true), refused, this.#make(tenant, true)]))
+    await this.#send(this.#batch(tenant, [this.#make(tenant, true), refused, this.#make(tenant, true)]), 'new')
   }
 
   #keyed(tenant: string): Keyed {
@@ -187,12 +187,11 @@ export class Writer {
     // Events without an id are counted once because their key says so.
     const withIds = dice.chance(0.5)
     const entries = Array.from({ length: dice.between(1, 30) }, () => this.#make(tenant, withIds))
-    const batch = this.#batch(tenant, entries)
-    return { ...batch, headers: { ...batch.headers, 'Idempotency-Key': `${this.#options.name}-${this.#count++}` } }
+    return batchOf(dice, tenant, entries, `${this.#options.name}-${this.#count++}`)
   }
 
-  async #sendKeyed(keyed: Keyed): Promise<void> {
-    const outcome = await this.#post(keyed)
+  async #sendKeyed(keyed: Keyed, why: Why): Promise<void> {
+    const outcome = await this.#post(keyed, why)
     if (outcome.status === 'stored') {
       keyed.answer = JSON.stringify(outcome.receipt)
       this.#answered.push(keyed)
@@ -203,14 +202,14 @@ export class Writer {
     const { dice, ledger } = this.#options
     if (this.#answered.length === 0) return
     const keyed = dice.pick(this.#answered)
-    const outcome = await this.#post(keyed, true)
+    const outcome = await this.#post(keyed, 'again', true)
     if (outcome.status === 'stored' && JSON.stringify(outcome.receipt) !== keyed.answer) {
       ledger.complain(`Idempotency-Key: first ${keyed.answer}, then ${JSON.stringify(outcome.receipt)}`)
     }
   }
 
   #make(tenant: string, withId: boolean, draft?: 'draft'): Entry {
-    const { dice, name, now, ledger } = this.#options
+    const { dice, name, now, ledger, newcomers } = this.#options
     const mark = `${name}-${this.#count++}`
     const ages = [2 * HOUR, 2 * HOUR, 10 * DAY, 120 * DAY]
     const event = {
@@ -218,7 +217,7 @@ export class Writer {
       eventType: dice.pick(EVENT_TYPES),
       timestamp: new Date(now() - Math.floor(dice.next() * dice.pick(ages))).toISOString(),
       assistant: `assistant ${dice.between(1, 12)}`,
-      user: `user ${Math.floor(dice.next() ** 2 * 400)}`,
+      user: newcomers && dice.chance(newcomers.users) ? `user ${mark}` : `user ${Math.floor(dice.next() ** 2 * 400)}`,
       traceId: mark,
       ...(dice.chance(0.5) ? { cost: dice.between(0, 2_000_000) / 1e9, inputTokens: dice.between(0, 9_000) } : {}),
       ...(dice.chance(0.3) ? { outputTokens: dice.between(0, 900), model: `model ${dice.between(1, 3)}` } : {}),
@@ -228,75 +227,12 @@ export class Writer {
     return draft ? entry : ledger.add(entry)
   }
 
-  #batch(tenant: string, entries: Entry[]): Batch {
-    const { dice } = this.#options
-    const events = entries.map(({ event }) => event)
-    const lines = dice.chance(0.8)
-    const text = lines ? events.map((event) => JSON.stringify(event)).join('\n') : JSON.stringify(events)
-    const zipped = dice.chance(0.15)
-    return {
-      tenant,
-      entries,
-      body: new Uint8Array(zipped ? gzipSync(text) : Buffer.from(text)),
-      headers: {
-        'Content-Type': lines ? 'application/x-ndjson' : 'application/json',
-        ...(zipped ? { 'Content-Encoding': 'gzip' } : {}),
-      },
-    }
+  #batch(tenant: string, entries: readonly Entry[]): Batch {
+    return batchOf(this.#options.dice, tenant, entries)
   }
 
-  /** Sends a batch once and writes down what its answer says. */
-  async #post({ tenant, entries, body, headers }: Batch, repeated = false): Promise<Outcome> {
-    const { ledger, tokens, url } = this.#options
-    const unknown = new Set(entries.filter(({ state }) => state === 'held' || state === 'sent'))
-    ledger.markSent(entries)
-    ledger.counts.requests++
-    let response: Response
-    let text: string
-    try {
-      response = await fetch(`${url}/analytics/events`, {
-        method: 'POST',
-        headers: { Authorization: `Bearer ${tokens.get(tenant)}`, ...headers },
-        body,
-        signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS),
-      })
-      text = await response.text()
-    } catch {
-      return { status: 'unknown' }
-    }
-    const { status } = response
-    if (status === 503 || status === 429) {
-      this.refusals++
-      if (!response.headers.has('Retry-After')) ledger.complain(`${status} without Retry-After`)
-      return { status: 'refused' }
-    }
-    // The first request with this key lost its connection and is still at work.
-    if (status === 409 && headers['Idempotency-Key'] !== undefined) return { status: 'refused' }
-    if (status !== 200) {
-      ledger.complain(`${status} ${text.slice(0, 200)}`)
-      return { status: 'refused' }
-    }
-    const receipt = (JSON.parse(text) as { data: Receipt }).data
-    this.#judge(receipt, entries, unknown, repeated)
-    return { status: 'stored', receipt }
-  }
-
-  #judge(receipt: Receipt, entries: readonly Entry[], unknown: ReadonlySet<Entry>, repeated: boolean): void {
-    const { ledger } = this.#options
-    const { accepted, duplicates, rejected } = receipt
-    const rejectedAt = new Set(rejected.map(({ index }) => index))
-    if (accepted + duplicates + rejected.length !== entries.length) {
-      ledger.complain(`a receipt of ${accepted} + ${duplicates} + ${rejected.length} for ${entries.length} events`)
-    }
-    // What was acknowledged before this request was sent can only be a duplicate, unless the answer is an old one.
-    if (!repeated && accepted > unknown.size) {
-      ledger.complain(`${accepted} events accepted, but only ${unknown.size} were not acknowledged before`)
-    }
-    for (const [index, entry] of entries.entries()) {
-      if (rejectedAt.has(index) !== (entry.state === 'refused')) {
-        const reason = rejected.find((rejection) => rejection.index === index)?.message
-        ledger.complain(reason === undefined ? 'an id was reused and accepted' : `rejected: ${reason}`)
-      } else ledger.markStored(entry)
-    }
+  async #post(batch: Batch, why: Why, repeated = false): Promise<Outcome> {
+    const { ledger, tokens, route } = this.#options
+    return post(batch, { ledger, tokens, url: route(why), repeated })
   }
 }

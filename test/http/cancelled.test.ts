@@ -3,7 +3,8 @@ import type { Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { ENDPOINTS } from '../../src/analytics/endpoints/index.ts'
-import { Store } from '../../src/clickhouse/store.ts'
+import type { FileQuery, Query } from '../../src/clickhouse/query.ts'
+import { type Asker, Store } from '../../src/clickhouse/store.ts'
 import { listen } from '../../src/http/server.ts'
 import { startService, type TestService } from '../support.ts'
 import { tenantSql } from '../../src/clickhouse/tenant-filter.ts'
@@ -27,12 +28,12 @@ const ASKED = (Object.keys(ENDPOINTS) as Array<keyof typeof ENDPOINTS>).flatMap(
 
 /** Asks something that takes for ever in place of every question. */
 class EndlessStore extends Store {
-  override read<Row>(...[asker, name, , params, settings]: Parameters<Store['read']>): Promise<Row[]> {
-    return super.read<Row>(asker, name, ENDLESS, params, settings)
+  override read<Row>(asker: Asker, query: Query<Row>): Promise<Row[]> {
+    return super.read(asker, { ...query, sql: ENDLESS })
   }
 
-  override stream(...[asker, name, , format, params]: Parameters<Store['stream']>) {
-    return super.stream(asker, name, ENDLESS, format, params)
+  override stream(asker: Asker, query: FileQuery) {
+    return super.stream(asker, { ...query, sql: ENDLESS })
   }
 }
 

@@ -5,7 +5,7 @@ import { afterEach, describe, expect, test, vi } from 'vitest'
 import { tenantKey } from '../../src/domain/tenant.ts'
 import { Store } from '../../src/clickhouse/store.ts'
 import { Journal } from '../../src/ingest/journal.ts'
-import { repairReceivedSince } from '../../src/ingest/repair-insert.ts'
+import { repairSinceTerm } from '../../src/ingest/repair-insert.ts'
 import { compare, type Path } from '../compare.ts'
 import { Reference, type Asked } from '../reference.ts'
 import { startService, type TestService } from '../support.ts'
@@ -373,7 +373,7 @@ test('2,000 days of one event each are compared in a few stretches, and repaired
   await service.store(events)
   for (const table of ['activity', 'user_activity']) await service.deleteRows(table, '1')
   queries = 0
-  const repaired = await service.writer.exclusive((guard) => repairReceivedSince(store, service.seals, guard, 0))
+  const repaired = await repairSinceTerm(store, service.seals, (work) => service.writer.exclusive(work), 0)
   // Six rollups by day, and half days.
   expect(repaired).toBeGreaterThan(7 * 2_000)
   // In stretches of 16 days it takes more than 2,000.

@@ -1,12 +1,13 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, describe, expect, inject, test } from 'vitest'
+import * as v from 'valibot'
 import { Store } from '../../src/clickhouse/store.ts'
 import { tenantKey } from '../../src/domain/tenant.ts'
 import { Metrics } from '../../src/observe/metrics.ts'
 import { startService, type TestService } from '../support.ts'
 import { authorization } from '../tokens.ts'
 import { samplesOf, valueOf, type Sample } from './exposition.ts'
-import { tenantSql } from '../../src/clickhouse/tenant-filter.ts'
+import { tenantSql, type TenantSql } from '../../src/clickhouse/tenant-filter.ts'
 
 const RANGE = { startDate: '2026-02-01', endDate: '2026-02-02' }
 const TOKEN = 'of-a-scraper-0123456789'
@@ -38,6 +39,8 @@ async function scrape(service: TestService): Promise<Sample[]> {
 }
 
 const bearer = (token: string) => ({ headers: { Authorization: token } })
+
+const named = (name: string, sql: TenantSql) => ({ name, sql, params: {}, row: v.unknown() })
 
 describe('who may read /metrics', () => {
   test('everybody who reaches a service that is for this machine alone', async () => {
@@ -159,12 +162,12 @@ describe('what is measured', () => {
     const controller = new AbortController()
     setTimeout(() => controller.abort(), 200)
     const nothing = tenantSql('SELECT nothing FROM events WHERE tenant = {tenant:UUID}')
-    await expect(store.read({ tenant: tenantKey('acme') }, 'failing', nothing)).rejects.toThrow()
+    await expect(store.read({ tenant: tenantKey('acme') }, named('failing', nothing))).rejects.toThrow()
     const endless = tenantSql('SELECT sum(number) FROM (SELECT number, {tenant:UUID} AS tenant FROM numbers(1000000000000)) WHERE tenant = {tenant:UUID}')
-    await expect(store.read({ tenant: tenantKey('acme'), signal: controller.signal }, 'cancelled', endless)).rejects.toThrow()
+    await expect(store.read({ tenant: tenantKey('acme'), signal: controller.signal }, named('cancelled', endless))).rejects.toThrow()
     const numbers = tenantSql('SELECT number FROM (SELECT number, {tenant:UUID} AS tenant FROM numbers(3000000)) WHERE tenant = {tenant:UUID}')
-    for await (const chunk of await store.stream({ tenant: tenantKey('acme') }, 'streamed', numbers, 'TSVRaw')) void chunk
-    const left = await store.stream({ tenant: tenantKey('acme') }, 'left', numbers, 'TSVRaw')
+    for await (const chunk of await store.stream({ tenant: tenantKey('acme') }, { ...named('streamed', numbers), format: 'TSVRaw' })) void chunk
+    const left = await store.stream({ tenant: tenantKey('acme') }, { ...named('left', numbers), format: 'TSVRaw' })
     await left.next()
     await left.return?.()
     await store.close()

@@ -6,6 +6,7 @@
  * those of the world where both live. And the same checks have to notice builds that do not keep the companies apart.
  */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import * as v from 'valibot'
 import { tenantKey, type TenantKey } from '../../src/domain/tenant.ts'
 import { Store } from '../../src/clickhouse/store.ts'
 import { tenantSql } from '../../src/clickhouse/tenant-filter.ts'
@@ -263,11 +264,12 @@ test('a query for anything else than the key of a company is not sent', async ()
   const sent: string[] = []
   await open((options) => (store = new Store({ ...options, onQuery: ({ name }) => void sent.push(name) })))
   const sql = tenantSql('SELECT id FROM events WHERE tenant = {tenant:UUID}')
+  const named = (name: string) => ({ name, sql, params: {}, row: v.unknown() })
   const key = tenantKey('acme')
   for (const text of ['', 'acme', `${key}' OR '1' = '1`, `${key}\n`, key.toUpperCase(), '00000000-0000-0000-0000-000000000000']) {
-    await expect(store?.read({ tenant: text as TenantKey }, 'forged_read', sql), text).rejects.toThrow(TypeError)
-    await expect(store?.stream({ tenant: text as TenantKey }, 'forged_stream', sql, 'TSVRaw'), text).rejects.toThrow(TypeError)
+    await expect(store?.read({ tenant: text as TenantKey }, named('forged_read')), text).rejects.toThrow(TypeError)
+    await expect(store?.stream({ tenant: text as TenantKey }, { ...named('forged_stream'), format: 'TSVRaw' }), text).rejects.toThrow(TypeError)
   }
-  await store?.read({ tenant: key }, 'right_read', sql)
+  await store?.read({ tenant: key }, named('right_read'))
   expect(sent.filter((name) => name.endsWith('_read') || name.endsWith('_stream'))).toEqual(['right_read'])
 })

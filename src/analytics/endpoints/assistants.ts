@@ -1,37 +1,40 @@
 /** GET /analytics/assistants: what each assistant did in the range, busiest first, and which fell idle. */
-import { MANY_ROWS } from '../../clickhouse/query-settings.ts'
-import type { Store } from '../../clickhouse/store.ts'
-import { tenantSql } from '../../clickhouse/tenant-filter.ts'
-import type { Range } from '../../domain/time-range.ts'
-import { ACROSS_LEVELS } from '../../rollups/granularities.ts'
-import {
-  filters,
-  inRaw,
-  inSpans,
-  partParams,
-  RAW_ENTRY,
-  RAW_SUMMED,
-  rowsOf,
-  SPAN_ENTRY,
-  spanParams,
-  SUMMED,
-  SUMS,
-} from '../../rollups/plan-sql.ts'
-import { entryOf, partsOf } from '../../rollups/plan.ts'
-import type { Scope } from '../../rollups/scope.ts'
-import { type Figures, NOTHING } from '../../rollups/sums.ts'
+import * as v from 'valibot'
+import { answerOf, flag, instant, text } from '../../domain/response-fields.ts'
+import { MIN_INSTANT } from '../../time/instant.ts'
 import { toIso } from '../../time/iso8601.ts'
 import { endpoint } from '../endpoint.ts'
 import { toChange, toMetrics } from '../figures.ts'
 import { common, range } from '../parameters.ts'
+import { sumsAndUsersByAssistant } from '../queries/sums-by-assistant.ts'
+import { Change, FIGURES, metricFields } from '../response-fields.ts'
+import { type Figures, NOTHING } from '../totals.ts'
+
+export const AssistantActivity = v.strictObject({
+  assistant: text('Its id.'),
+  ...metricFields,
+  share: v.pipe(v.number(), v.minValue(0), v.maxValue(1), v.description('Its part of all events of the range.')),
+  idle: flag('No event in the range, though there were some in the range before.'),
+  lastActiveAt: instant('Its last event in the range, or in the one before.'),
+  previous: v.pipe(v.strictObject(metricFields), v.description('The range of the same length before.')),
+  change: Change,
+})
 
 export const assistants = endpoint({
+  path: '/analytics/assistants',
+  operationId: 'assistants',
+  summary: 'Assistant activity metrics',
+  description:
+    'What each assistant did in the range, busiest first, and against the range of the same length before. Those that were active before and are not now are `idle`.',
+  agentHint: FIGURES,
   parameters: { ...range, ...common },
+  response: answerOf(v.array(AssistantActivity)),
 
-  async answer({ store, names, scope, parameters }) {
+  async handle({ store, names, scope, parameters }) {
     const { startDate, endDate } = parameters
     const before = { from: startDate - (endDate - startDate), to: startDate }
-    const rows = await perAssistant(store, scope, [before, { from: startDate, to: endDate }])
+    const ranges = [before, { from: startDate, to: endDate }].filter(({ to }) => to > MIN_INSTANT)
+    const rows = await store.read(scope, sumsAndUsersByAssistant(scope, 'assistants', ranges))
     const nameOf = await names.names(scope.tenant, 'assistant', [...new Set(rows.map((row) => row.assistant))], scope.onQuery)
     const byAssistant = new Map<number, { earlier: Figures; current: Figures }>()
     for (const row of rows) {
@@ -57,26 +60,3 @@ export const assistants = endpoint({
     return { covers: { from: before.from, to: endDate }, data: list }
   },
 })
-
-/** The totals of every assistant over each of a few contiguous ranges; assistants without events in one have no row. */
-function perAssistant(store: Store, scope: Scope, ranges: readonly Range[]) {
-  const parts = partsOf(scope, 'activity', ranges, scope.users ? [] : ACROSS_LEVELS)
-  const raw = `
-    SELECT ${RAW_ENTRY}, assistant_no, ${RAW_SUMMED}, groupBitmapState(user_no) AS users
-    FROM events
-    WHERE tenant = {tenant:UUID} AND ${inRaw(parts, scope)}${filters(scope)}
-    GROUP BY entry, assistant_no` as const
-  const spans = `
-    SELECT ${SPAN_ENTRY}, assistant_no, ${SUMMED}, users
-    FROM activity
-    WHERE tenant = {tenant:UUID} AND ${inSpans(parts, 'assistants')} AND assistant_no > 0${filters({ ...scope, users: null })}` as const
-  const source = rowsOf(parts, spans, raw)
-  return store.read<Figures & { entry: number; assistant: number }>(
-    scope,
-    'assistants',
-    tenantSql(`SELECT entry, assistant_no AS assistant, ${SUMS}, groupBitmapMerge(users) AS activeUsers
-     FROM (${source}) GROUP BY entry, assistant_no`),
-    { ...partParams(parts, scope), ...spanParams(parts, 'assistants'), entries: ranges.map(entryOf) },
-    scope.users ? {} : MANY_ROWS,
-  )
-}

@@ -1,30 +1,56 @@
 /** GET /analytics/events: the raw log, newest first, by page or by cursor. */
-import { FEW_ROWS } from '../../clickhouse/query-settings.ts'
-import type { Store } from '../../clickhouse/store.ts'
-import { tenantSql } from '../../clickhouse/tenant-filter.ts'
+import * as v from 'valibot'
 import { badRequest } from '../../domain/errors.ts'
-import type { EventType } from '../../domain/event.ts'
-import type { Scope } from '../../rollups/scope.ts'
-import { totalsOf } from '../../rollups/sums.ts'
-import type { Instant } from '../../time/instant.ts'
+import { EVENT_TYPES } from '../../domain/event.ts'
+import { count, instant, orNull, text, usd, whatIs } from '../../domain/response-fields.ts'
+import { jsonObject } from '../../domain/schemas.ts'
 import { toIso } from '../../time/iso8601.ts'
 import { endpoint } from '../endpoint.ts'
-import { type Cutting, eventsFile, type Position, selection, selectionParams } from '../export/events-file.ts'
 import { fileHeaders, format, formatOf, type FileFormat } from '../export/formats.ts'
 import { toMetrics } from '../figures.ts'
-import { common, eventType, openLimit, range, skip, text } from '../parameters.ts'
+import { common, eventType, openLimit, range, skip, text as textParameter } from '../parameters.ts'
+import { eventPage } from '../queries/event-page.ts'
+import type { Position } from '../queries/event-selection.ts'
+import { eventsFile } from '../queries/events-file.ts'
+import { totalsOf } from '../totals.ts'
 
 /** Events of a page where no limit is given. */
 const PAGE_SIZE = 50
 
+export const Event = v.strictObject({
+  id: text('As it was sent, or made up.'),
+  eventType: whatIs(EVENT_TYPES, 'What happened.'),
+  timestamp: instant('When it happened.'),
+  assistant: text('Which assistant.'),
+  user: orNull(v.pipe(v.string(), v.minLength(1)), 'Which user; null where it was removed.'),
+  cost: usd('USD; 0 where none was sent.'),
+  inputTokens: count('0 where none were sent.'),
+  outputTokens: count('0 where none were sent.'),
+  model: orNull(v.string(), 'The model that was called.'),
+  traceId: orNull(v.string(), 'Its trace in AGNT Traces.'),
+  metadata: orNull(jsonObject, 'Whatever was sent with it.'),
+})
+
+export const Pagination = v.strictObject({
+  limit: count('Events a page.'),
+  skip: count('Events passed over.'),
+  total: count('Events of the range, after the filters.'),
+  nextCursor: orNull(v.string(), '`cursor` of the next page; null on the last.'),
+})
+
 export const events = endpoint({
+  path: '/analytics/events',
+  operationId: 'events',
+  summary: 'Event log',
+  description: 'The raw events of the range, newest first, as pages to be followed by `cursor`.',
+  agentHint: 'Use it to see what is behind a figure. Events carry a traceId where the sender gave one.',
   parameters: {
     ...range,
     eventType,
     format,
     limit: openLimit(`Events of the answer. Where it is not given, ${PAGE_SIZE} in \`json\` and all in the other formats.`, PAGE_SIZE),
     skip,
-    cursor: text(
+    cursor: textParameter(
       (value) => readCursor(value) !== null,
       'wants a nextCursor of this endpoint',
       'Goes on after a page: its `pagination.nextCursor`.',
@@ -32,13 +58,14 @@ export const events = endpoint({
     ),
     ...common,
   },
+  response: v.strictObject({ success: v.literal(true), data: v.array(Event), pagination: Pagination }),
 
-  async answer({ store, scope, parameters }) {
+  async handle({ store, scope, parameters }) {
     const { startDate: from, endDate: to, limit: size = PAGE_SIZE, skip: skipped } = parameters
     const cursor = cursorOf(parameters)
     const [[totals], rows] = await Promise.all([
       totalsOf(store, scope, 'events_total', [{ from, to }], 'counts'),
-      page(store, scope, { from, to, type: parameters.eventType, size, skipped, cursor }),
+      store.read(scope, eventPage(scope, { from, to, type: parameters.eventType, size, skipped, cursor })),
     ])
     const metrics = toMetrics(totals)
     const listed = rows.slice(0, size)
@@ -68,6 +95,9 @@ export const events = endpoint({
   },
 
   export: {
+    description:
+      'Or as one file in NDJSON, CSV or Parquet that holds all of them. NDJSON can be sent back to this address as it is, but for events of users who were removed. CSV is RFC 4180 and every text in it is exact, so one may begin with `=`, `+`, `-` or `@`: a spreadsheet should import it as text.',
+    row: Event,
     wanted: (asked) => formatOf(asked) !== 'json',
 
     async open({ store, scope, parameters, accept }) {
@@ -75,7 +105,7 @@ export const events = endpoint({
       const asked = formatOf({ parameters, accept }) as FileFormat
       return {
         headers: fileHeaders(asked, 'events', from, to),
-        chunks: await eventsFile(store, scope, asked, { from, to, type, size, skipped, cursor: cursorOf(parameters) }),
+        chunks: await store.stream(scope, eventsFile(scope, asked, { from, to, type, size, skipped, cursor: cursorOf(parameters) })),
       }
     },
   },
@@ -86,35 +116,6 @@ function cursorOf({ cursor: given, skip: skipped }: { cursor?: string | undefine
   const cursor = given === undefined ? null : readCursor(given)
   if (cursor && skipped > 0) throw badRequest([{ parameter: 'skip', message: 'cannot be combined with cursor' }])
   return cursor
-}
-
-interface EventRow {
-  id: string
-  eventType: EventType
-  at: Instant
-  assistant: string
-  user: string
-  cost: number
-  inputTokens: number
-  outputTokens: number
-  model: string
-  traceId: string
-  metadata: string
-}
-
-/** One page and one row more, which tells whether there is another page. */
-function page(store: Store, scope: Scope, wanted: Cutting & { readonly size: number }) {
-  return store.read<EventRow>(
-    scope,
-    'events',
-    tenantSql(`SELECT id, event_type AS eventType, toUnixTimestamp64Milli(timestamp) AS at, assistant, user,
-       cost_nanos / 1e9 AS cost, input_tokens AS inputTokens, output_tokens AS outputTokens, model,
-       trace_id AS traceId, metadata
-     ${selection(wanted, scope)}
-     LIMIT {size:UInt32} OFFSET {skipped:UInt64}`),
-    { ...selectionParams(wanted, scope), size: wanted.size + 1 },
-    scope.users ? {} : FEW_ROWS,
-  )
 }
 
 function writeCursor({ at, id }: Position): string {

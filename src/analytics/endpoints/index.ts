@@ -7,14 +7,16 @@ import { rolling } from './rolling.ts'
 import { snapshots } from './snapshots.ts'
 import { usersTop } from './users-top.ts'
 
-/** The seven endpoints of the product page, and what it tells agents to work out from them. */
+/** The seven endpoints of the product page, and what it tells agents to work out from them; in the order of the reference. */
 export const ENDPOINTS = {
-  '/analytics/overview': overview,
-  '/analytics/metrics': metrics,
-  '/analytics/rolling': rolling,
-  '/analytics/events': events,
-  '/analytics/assistants': assistants,
-  '/analytics/users/top': usersTop,
-  '/analytics/snapshots': snapshots,
-  '/analytics/regressions': regressions,
+  [overview.path]: overview,
+  [metrics.path]: metrics,
+  [rolling.path]: rolling,
+  [events.path]: events,
+  [assistants.path]: assistants,
+  [usersTop.path]: usersTop,
+  [snapshots.path]: snapshots,
+  [regressions.path]: regressions,
 } as const
+
+export type EndpointPath = keyof typeof ENDPOINTS

@@ -1,20 +1,53 @@
 /** GET /analytics/overview: one summary of the last complete day, 7 days or 30 days. */
-import { totalsOf } from '../../rollups/sums.ts'
+import * as v from 'valibot'
+import { answerOf, count, instant, orNull } from '../../domain/response-fields.ts'
 import { toIso } from '../../time/iso8601.ts'
 import { addDays, startOfPeriod } from '../../time/periods.ts'
 import { endpoint } from '../endpoint.ts'
 import { toMetrics } from '../figures.ts'
 import { common, endDate, period } from '../parameters.ts'
+import { activeUsersField, costFields, countFields, FIGURES, metricFields, periodField, rangeFields } from '../response-fields.ts'
+import { totalsOf } from '../totals.ts'
 
 const COMPLETE_DAYS = { day: 1, week: 7, month: 30 }
 
 /** `realtime` looks back this far. */
 const REALTIME_MS = 5 * 60_000
 
-export const overview = endpoint({
-  parameters: { period: period('week', 'The last complete day, 7 days or 30 days.'), endDate, ...common },
+export const Overview = v.strictObject({
+  period: periodField,
+  ...rangeFields,
+  ...activeUsersField,
+  ...costFields,
+  events: v.pipe(v.strictObject(countFields), v.description('Events of the period.')),
+  resources: v.pipe(
+    v.strictObject({
+      assistants: count('Distinct assistants with an event.'),
+      users: count('Distinct users with an event.'),
+    }),
+    v.description('Who was there in the period.'),
+  ),
+  realtime: v.pipe(
+    v.strictObject({
+      ...rangeFields,
+      ...metricFields,
+      lastEventAt: orNull(instant('UTC.'), 'When the last event happened; null where none did.'),
+    }),
+    v.description('The last five minutes.'),
+  ),
+  computedAt: instant('When this was answered.'),
+})
 
-  async answer({ store, scope, now, parameters }) {
+export const overview = endpoint({
+  path: '/analytics/overview',
+  operationId: 'overview',
+  summary: 'Overview metrics',
+  description: 'One summary of the last complete day, 7 days or 30 days, and of the last five minutes.',
+  agentHint: FIGURES,
+  parameters: { period: period('week', 'The last complete day, 7 days or 30 days.'), endDate, ...common },
+  response: answerOf(Overview),
+
+  async handle({ store, scope, now, parameters }) {
     const { timezone } = parameters
     const to = startOfPeriod('day', parameters.endDate ?? now, timezone)
     const from = addDays(to, -COMPLETE_DAYS[parameters.period], timezone)

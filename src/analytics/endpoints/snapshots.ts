@@ -1,24 +1,27 @@
 /** GET /analytics/snapshots: one row a day, week or month, streamed in whatever format a BI tool reads. */
-import { totalsOf } from '../../rollups/sums.ts'
+import * as v from 'valibot'
+import { answerOf, flag } from '../../domain/response-fields.ts'
 import { toIso } from '../../time/iso8601.ts'
 import { periodsBetween } from '../../time/periods.ts'
 import { endpoint, type Question } from '../endpoint.ts'
 import { fileHeaders, format, formatOf, type Format } from '../export/formats.ts'
 import { parquetOf, type Column } from '../export/parquet.ts'
-import { toMetrics, type Metrics } from '../figures.ts'
+import { toMetrics } from '../figures.ts'
 import { common, period, range } from '../parameters.ts'
+import { FIGURES, metricFields, periodField, periodKeyField, rangeFields } from '../response-fields.ts'
+import { totalsOf } from '../totals.ts'
 
 /** So many rows are asked for and written at a time, whatever the length of the range. */
 const ROWS_A_QUERY = 100
 
-interface Snapshot extends Metrics {
-  period: string
-  periodKey: string
-  startDate: string
-  endDate: string
-  /** The period is over: only a late event can still change the row. */
-  final: boolean
-}
+export const Snapshot = v.strictObject({
+  period: periodField,
+  periodKey: periodKeyField,
+  ...rangeFields,
+  final: flag('The period is over: only a late event can still change the row.'),
+  ...metricFields,
+})
+type Snapshot = v.InferOutput<typeof Snapshot>
 
 const COLUMNS = [
   { name: 'period', type: 'string' },
@@ -41,9 +44,15 @@ const COLUMNS = [
 const parameters = { ...range, period: period('day', 'One row a calendar day, ISO week or calendar month.'), format, ...common }
 
 export const snapshots = endpoint({
+  path: '/analytics/snapshots',
+  operationId: 'snapshots',
+  summary: 'Periodic metric snapshots',
+  description: 'One row a day, week or month, oldest first; `final` once its period is over.',
+  agentHint: `For an answer to read, leave \`format\` out. ${FIGURES}`,
   parameters,
+  response: answerOf(v.array(Snapshot)),
 
-  async answer(question) {
+  async handle(question) {
     const { startDate, endDate } = question.parameters
     const { value } = await rowsOf(question).next()
     // `final` changes when the last period is over, which may be after the range is.
@@ -52,6 +61,9 @@ export const snapshots = endpoint({
   },
 
   export: {
+    description:
+      'For BI tools also a file in NDJSON, CSV or Parquet. In Parquet dates are timestamps and integers have 64 bits.',
+    row: Snapshot,
     wanted: (asked) => formatOf(asked) !== 'json' || entriesOf(asked).length > ROWS_A_QUERY,
 
     async open(question) {

@@ -2,30 +2,46 @@
  * GET /analytics/users/top: the most active users of the range; ties break by user id. Who may be on the list comes from
  * lists of the spans' most active (../user-ranks.ts), or else from all users; then the figures of those few are read.
  */
-import { MANY_ROWS } from '../../clickhouse/query-settings.ts'
+import * as v from 'valibot'
 import type { Store } from '../../clickhouse/store.ts'
-import { tenantSql } from '../../clickhouse/tenant-filter.ts'
+import { answerOf, count, instant, text } from '../../domain/response-fields.ts'
 import { USER_LEVELS } from '../../rollups/granularities.ts'
-import { filters, inRaw, inSpans, partParams, RAW_SUMMED, rowsOf, spanParams, SUMMED, SUMS } from '../../rollups/plan-sql.ts'
 import { type Parts, partsOf } from '../../rollups/plan.ts'
 import type { Scope } from '../../rollups/scope.ts'
-import type { TotalsRow } from '../../rollups/sums.ts'
 import { toIso } from '../../time/iso8601.ts'
 import { endpoint } from '../endpoint.ts'
 import { toMetrics } from '../figures.ts'
 import { common, limit, range } from '../parameters.ts'
+import { rankedUsers } from '../queries/ranked-users.ts'
+import { tiedUsers } from '../queries/tied-users.ts'
+import { userDetails } from '../queries/user-details.ts'
+import { costFields, countFields, FIGURES } from '../response-fields.ts'
+
+export const TopUser = v.strictObject({
+  user: text('Its id.'),
+  ...countFields,
+  ...costFields,
+  assistants: count('Distinct assistants the user was active with.'),
+  lastActiveAt: instant('Its last event in the range.'),
+})
 
 export const usersTop = endpoint({
+  path: '/analytics/users/top',
+  operationId: 'usersTop',
+  summary: 'Top users by activity',
+  description: 'The users with most events in the range, largest first; ties break by user id.',
+  agentHint: FIGURES,
   parameters: { ...range, limit: limit(10, 'Users on the list.'), ...common },
+  response: answerOf(v.array(TopUser)),
 
-  async answer({ store, names, ranks, scope, now, parameters }) {
+  async handle({ store, names, ranks, scope, now, parameters }) {
     const { startDate, endDate, limit: places } = parameters
     // Users are pre-summed over all assistants: with a filter by assistant, or by user, the raw log is the source.
     const levels = scope.assistants || scope.users ? [] : USER_LEVELS
     const parts = partsOf(scope, 'user_activity', [{ from: startDate, to: endDate }], levels)
     const candidates =
       (await ranks.shortlist(scope, parts, places, now)) ?? (await ranking(store, scope, parts, places))
-    const rows = candidates.length === 0 ? [] : await details(store, scope, parts, candidates)
+    const rows = candidates.length === 0 ? [] : await store.read(scope, userDetails(scope, parts, candidates))
     const top = rows
       .map(({ user, assistants, lastAt, ...sums }) => {
         const { activeUsers: _, ...metrics } = toMetrics({ ...sums, lastAt, activeUsers: 1 })
@@ -46,67 +62,16 @@ export const usersTop = endpoint({
   },
 })
 
-interface Ranked {
-  user: number
-  total: number
-}
-
 /** So many users more than asked are ranked at first, to see whether a tie at the end of the list is complete. */
 const TIE_MARGIN = 1_000
 
 /** Who is on the list and who ties for its last place, from all users of the range; in no order. */
 async function ranking(store: Store, scope: Scope, parts: Parts, places: number): Promise<number[]> {
-  const raw = `
-    SELECT user_no, toUInt64(1) AS events FROM events
-    WHERE tenant = {tenant:UUID} AND ${inRaw(parts, scope)} AND user != ''${filters(scope)}` as const
-  const spans = `
-    SELECT user_no, events
-    FROM user_activity
-    WHERE tenant = {tenant:UUID} AND ${inSpans(parts, 'users')}` as const
-  const source = rowsOf(parts, spans, raw)
-  const totals = `SELECT user_no AS user, sum(events) AS total FROM (${source}) GROUP BY user_no` as const
-  const params = { ...partParams(parts, scope), ...spanParams(parts, 'users'), limit: places, margin: places + TIE_MARGIN }
-  let rows = await store.read<Ranked>(
-    scope,
-    'users_top',
-    tenantSql(`${totals} ORDER BY total DESC LIMIT {margin:UInt32}`),
-    params,
-    scope.users ? {} : MANY_ROWS,
-  )
+  let rows = await store.read(scope, rankedUsers(scope, parts, places + TIE_MARGIN))
   const tied = rows[places - 1]?.total ?? 0
   if (rows.length === places + TIE_MARGIN && rows.at(-1)?.total === tied) {
     // More users tie for the last places than were read: let ClickHouse order them by name.
-    rows = await store.read<Ranked>(
-      scope,
-      'users_top_tied',
-      tenantSql(`SELECT user, total FROM (${totals} HAVING total >= {tied:UInt64}) AS ranked
-       INNER JOIN (SELECT number, min(name) AS name FROM names
-                   WHERE tenant = {tenant:UUID} AND kind = 'user' GROUP BY number) AS named ON named.number = ranked.user
-       ORDER BY total DESC, name LIMIT {limit:UInt32}`),
-      { ...params, tied },
-    )
+    rows = await store.read(scope, tiedUsers(scope, parts, tied, places))
   }
   return rows.filter(({ total }) => total >= tied).map(({ user }) => user)
-}
-
-/** All figures of the users on the list. */
-function details(store: Store, scope: Scope, parts: Parts, listed: readonly number[]) {
-  const raw = `
-    SELECT user_no, ${RAW_SUMMED}, groupUniqArray(assistant_no) AS assistants
-    FROM events
-    WHERE tenant = {tenant:UUID} AND ${inRaw(parts, scope)} AND user_no IN {listed:Array(UInt32)}${filters(scope)}
-    GROUP BY user_no` as const
-  const spans = `
-    SELECT user_no, ${SUMMED}, assistants
-    FROM user_activity
-    WHERE tenant = {tenant:UUID} AND ${inSpans(parts, 'users')} AND user_no IN {listed:Array(UInt32)}` as const
-  const source = rowsOf(parts, spans, raw)
-  return store.read<Omit<TotalsRow, 'activeUsers'> & { user: number; assistants: number }>(
-    scope,
-    'users_top_details',
-    tenantSql(`SELECT user_no AS user, ${SUMS}, length(groupUniqArrayArray(assistants)) AS assistants FROM (${source}) GROUP BY user_no`),
-    { ...partParams(parts, scope), ...spanParams(parts, 'users'), listed },
-    // With ragged ends it takes 35 ms to find these users there by projection, and 10 to read everybody's events.
-    { use_uncompressed_cache: 1, ...(scope.users ? {} : { optimize_use_projections: 0 }) },
-  )
 }

@@ -2,11 +2,11 @@
 import type { Store } from '../../clickhouse/store.ts'
 import type { Range } from '../../domain/time-range.ts'
 import type { Scope } from '../../rollups/scope.ts'
-import { NOTHING, totalsOf } from '../../rollups/sums.ts'
-import { HOUR } from '../../time/instant.ts'
-import { entryIn, sumsByAssistant, unbroken } from '../queries/sums-by-assistant.ts'
+import { HOUR, MIN_INSTANT } from '../../time/instant.ts'
+import { type AssistantSums, sumsByAssistant } from '../queries/sums-by-assistant.ts'
+import { NOTHING, totalsOf } from '../totals.ts'
 import { type Comparison, METRICS, type Run, runOf, type Sums } from './baseline.ts'
-import { slotsIn } from './ranges.ts'
+import { entryIn, slotsIn, unbroken } from './ranges.ts'
 
 /** Stands for the whole fleet where an assistant's number would be. */
 export const FLEET = 0
@@ -28,6 +28,12 @@ export function inOrder(a: Found, b: Found, nameIn: (found: Found) => string | n
   )
 }
 
+/** The sums of every assistant over each of the ranges and over the gaps between them, which tell when it was last seen. */
+export async function assistantSums(store: Store, scope: Scope, name: string, wanted: readonly Range[]): Promise<AssistantSums[]> {
+  const ranges = unbroken(wanted).filter((range) => range.to > MIN_INSTANT)
+  return ranges.length === 0 ? [] : store.read(scope, sumsByAssistant(scope, name, ranges))
+}
+
 /** In which slots each finding deviates; undefined for what is idle, which deviates in all of them. */
 export async function runsOf(
   store: Store,
@@ -43,7 +49,7 @@ export async function runsOf(
   const numbers = [...new Set(moving.map(({ number }) => number))].filter((number) => number !== FLEET)
   const [fleetTotals, rows] = await Promise.all([
     moving.some(({ number }) => number === FLEET) ? totalsOf(store, scope, 'regressions_fleet', asked) : [],
-    numbers.length > 0 ? sumsByAssistant(store, { ...scope, assistants: numbers }, 'regressions_slots', slots.flat()) : [],
+    numbers.length > 0 ? assistantSums(store, { ...scope, assistants: numbers }, 'regressions_slots', slots.flat()) : [],
   ])
   const sums = new Map<string, Sums>(rows.map((row) => [`${row.assistant} ${row.entry}`, row]))
   for (const [at, range] of asked.entries()) {

@@ -1,6 +1,7 @@
 /** Which ranges of time are compared, and into which pieces they are cut. */
 import type { Range } from '../../domain/time-range.ts'
-import { HOUR, type Instant, MINUTE } from '../../time/instant.ts'
+import { entryOf } from '../../rollups/plan.ts'
+import { HOUR, type Instant, MIN_INSTANT, MINUTE } from '../../time/instant.ts'
 import { sameTime } from '../../time/periods.ts'
 import { addSums, type Span, type Sums } from './baseline.ts'
 
@@ -43,5 +44,19 @@ export function slotsIn({ from, to }: Range, slot: number): Range[] {
   return Array.from({ length: count }, (_, at) => {
     const end = to - (count - 1 - at) * slot
     return { from: Math.max(from, end - slot), to: end }
+  })
+}
+
+/** The `entry` of a range's row; null for what ends before 1970, which has no rows. */
+export const entryIn = (range: Range) => (range.to > MIN_INSTANT ? entryOf(range) : null)
+
+/**
+ * The ranges and the gaps between them. What has to be read from raw events is then one stretch instead of many; and a
+ * gap costs little, as it is made of whole days.
+ */
+export function unbroken(ranges: readonly Range[]): Range[] {
+  return ranges.flatMap((range, at) => {
+    const before = ranges[at - 1]?.to ?? range.from
+    return before < range.from ? [{ from: before, to: range.from }, range] : [range]
   })
 }

@@ -7,78 +7,47 @@
 import { randomUUID } from 'node:crypto'
 import type { Transport } from '@modelcontextprotocol/sdk/shared/transport.js'
 import type { CallToolResult, GetPromptResult, Tool } from '@modelcontextprotocol/sdk/types.js'
-import type { Context } from 'hono'
+import type { Context, Handler } from 'hono'
+import type { StatusCode } from 'hono/utils/http-status'
+import { createMiddleware } from 'hono/factory'
+import type { Endpoint } from '../../analytics/endpoint.ts'
 import { ENDPOINTS } from '../../analytics/endpoints/index.ts'
-import { requireScope } from '../../auth/principal.ts'
-import type { Verifier } from '../../auth/verifier.ts'
 import { ApiError, type Complaint } from '../../domain/errors.ts'
-import type { Limits } from '../../limits/index.ts'
-import type { Observed } from '../../observe/request-context.ts'
 import { VERSION } from '../../version.ts'
-import { parametersOf, WORDS } from '../reference/document.ts'
+import type { Env } from '../environment.ts'
+import { parametersOf } from '../reference/document.ts'
 
-type Path = keyof typeof ENDPOINTS
-
-export interface McpParts {
-  /** The service itself. */
-  readonly request: (url: string, init: RequestInit) => Response | Promise<Response>
-  readonly verifier: Verifier
-  readonly limits: Limits
-  /** Origins whose pages may call. */
-  readonly origins: readonly string[]
-}
+/** Sends a request to the service itself. */
+type Send = (url: string, init: RequestInit) => Response | Promise<Response>
 
 /** Calls of tools are short; so is a batch of a hundred of them. */
 const MAX_BODY_BYTES = 262_144
 /** About as much as a model can read; a longer answer is refused with the advice to ask for less. */
 const MAX_ANSWER_BYTES = 262_144
 
-const FIGURES = 'Figures: messages, tasks, completionRate, cost in USD, tokens.'
-
-/** What an agent is told of an endpoint beyond the words of the reference. */
-const FOR_AGENTS: Readonly<Record<Path, string>> = {
-  '/analytics/overview': FIGURES,
-  '/analytics/metrics': FIGURES,
-  '/analytics/rolling': FIGURES,
-  '/analytics/events': 'Use it to see what is behind a figure. Events carry a traceId where the sender gave one.',
-  '/analytics/assistants': FIGURES,
-  '/analytics/users/top': FIGURES,
-  '/analytics/snapshots': `For an answer to read, leave \`format\` out. ${FIGURES}`,
-  '/analytics/regressions':
-    'Start here to find out whether something broke. The query of a finding’s `evidence` holds the arguments of the tool ' +
-    '`events` that show it. `status` is ok, regressed or insufficient_data.',
-}
-
 const INSTRUCTIONS =
   'Analytics of a fleet of AI assistants. To find out whether something broke, call regressions; to see why, call events ' +
   'with the arguments in the evidence of a finding. Counts are incomingMessages, outgoingMessages, tasksInitiated, ' +
   'tasksCompleted and their total; completionRate is null where no task was initiated. Dates in answers are UTC.'
 
+/** By tool name. */
+const TOOLS: ReadonlyMap<string, Endpoint> = new Map(
+  (Object.values(ENDPOINTS) as unknown as Endpoint[]).map((endpoint) => [nameOf(endpoint), endpoint]),
+)
+
 /**
- * The routes of /mcp.
- * @returns answers a request to /mcp of whatever method
+ * The handler of POST /mcp, after `allowOrigins`, `authenticate` and `countRequest`.
+ * @param send calls an endpoint, with the token of the agent
  */
-export function createMcp(parts: McpParts): (c: Context) => Promise<Response> {
-  const paths = new Map((Object.keys(ENDPOINTS) as Path[]).map((path) => [nameOf(path), path]))
-  const tools = [...paths.values()].map(toolOf)
+export function mcp(send: Send): Handler<Env> {
+  const tools = [...TOOLS.values()].map(toolOf)
   /** By tenant, session and request: what a later request may cancel. */
   const underWay = new Map<string, AbortController>()
   let loading: ReturnType<typeof loadSdk> | undefined
 
   return async (c) => {
-    checkOrigin(c, parts.origins)
-    if (c.req.method !== 'POST') {
-      throw new ApiError(405, 'method_not_allowed', 'This endpoint knows POST: it has no stream and no session to end.', {
-        headers: { Allow: 'POST' },
-      })
-    }
-    const authorization = c.req.header('Authorization')
-    const principal = await parts.verifier.verify(authorization)
-    ;(c.get('observed') as Observed).tenant = principal.tenant
-    requireScope(principal, 'analytics:read')
-    const headers = new Headers(parts.limits.rate.count(principal.tenant))
-    headers.set('Cache-Control', 'no-store')
-
+    const principal = c.get('principal')
+    c.header('Cache-Control', 'no-store')
     // 230 ms of loading, which the start of the service is spared.
     const sdk = await (loading ??= loadSdk())
     // It names the caller's run of requests and nothing else, so that the ids of two callers are told apart.
@@ -90,13 +59,13 @@ export function createMcp(parts: McpParts): (c: Context) => Promise<Response> {
     )
     server.setRequestHandler(sdk.ListToolsRequestSchema, () => ({ tools }))
     server.setRequestHandler(sdk.CallToolRequestSchema, async ({ params }, { requestId, signal }) => {
-      const path = paths.get(params.name)
-      if (!path) throw new sdk.McpError(sdk.ErrorCode.InvalidParams, `There is no tool ${params.name.slice(0, 100)}.`)
+      const endpoint = TOOLS.get(params.name)
+      if (!endpoint) throw new sdk.McpError(sdk.ErrorCode.InvalidParams, `There is no tool ${params.name.slice(0, 100)}.`)
       const cancelling = new AbortController()
       if (session) underWay.set(keyOf(requestId), cancelling)
       try {
-        return await call(parts, path, params.arguments ?? {}, {
-          headers: { Authorization: authorization as string, 'X-Request-Id': c.get('requestId') as string },
+        return await call(send, endpoint, params.arguments ?? {}, {
+          headers: { Authorization: c.req.header('Authorization') as string, 'X-Request-Id': c.get('requestId') },
           signal: AbortSignal.any([signal, cancelling.signal, c.req.raw.signal]),
         })
       } finally {
@@ -120,9 +89,10 @@ export function createMcp(parts: McpParts): (c: Context) => Promise<Response> {
     await server.connect(transport as Transport)
     try {
       const response = await transport.handleRequest(c.req.raw)
-      for (const [name, value] of headers) response.headers.set(name, value)
       if (!session) response.headers.set('Mcp-Session-Id', randomUUID())
-      return response
+      // A Response that is returned as it is would go without the headers that were set before.
+      for (const [name, value] of response.headers) c.header(name, value)
+      return c.newResponse(response.body, response.status as StatusCode)
     } finally {
       await server.close()
     }
@@ -144,6 +114,12 @@ async function loadSdk() {
  * Pages of other sites must not reach a service on the reader's own machine. A page of the same host is let in on a
  * loopback address alone: under any other name the page may have been put there by whoever owns that name (DNS rebinding).
  */
+export const allowOrigins = (allowed: readonly string[]) =>
+  createMiddleware<Env>((c, next) => {
+    checkOrigin(c, allowed)
+    return next()
+  })
+
 function checkOrigin(c: Context, allowed: readonly string[]): void {
   const origin = c.req.header('Origin')
   if (origin === undefined || allowed.includes(origin) || allowed.includes('*')) return
@@ -155,18 +131,18 @@ function checkOrigin(c: Context, allowed: readonly string[]): void {
 
 /** Calls the endpoint; what is not a 200 becomes a tool error that says all that is wrong. */
 async function call(
-  { request }: McpParts,
-  path: Path,
+  send: Send,
+  endpoint: Endpoint,
   given: Record<string, unknown>,
   init: { headers: Record<string, string>; signal: AbortSignal },
 ): Promise<CallToolResult> {
   const { query, complaints } = queryOf(given)
   if (query.get('format') === 'parquet') complaints.push({ parameter: 'format', message: 'wants json, ndjson or csv: parquet is no text' })
   if (complaints.length > 0) return failed('400 bad_request: Some arguments cannot be used.', complaints)
-  const response = await request(`${path}?${query}`, init)
+  const response = await send(`${endpoint.path}?${query}`, init)
   const text = await boundedText(response)
   if (text === undefined) {
-    const smaller = 'limit' in ENDPOINTS[path].parameters ? 'a lower limit' : 'a shorter range or longer periods'
+    const smaller = 'limit' in endpoint.parameters ? 'a lower limit' : 'a shorter range or longer periods'
     return failed(`The answer is longer than ${MAX_ANSWER_BYTES} bytes: ask for ${smaller}.`)
   }
   if (!response.headers.get('Content-Type')?.startsWith('application/json')) return { content: [{ type: 'text', text }] }
@@ -212,16 +188,18 @@ async function boundedText(response: Response): Promise<string | undefined> {
   return Buffer.concat(chunks).toString()
 }
 
-/** A tool is named like its path: `users_top`. */
-const nameOf = (path: Path) => path.replace(/^\/analytics\//, '').replaceAll('/', '_')
+/** The name of an endpoint's tool: `users_top`. */
+function nameOf({ path }: Endpoint): string {
+  return path.replace(/^\/analytics\//, '').replaceAll('/', '_')
+}
 
 /** The words and parameters of the reference, where a list is a list and not a repeated parameter. */
-function toolOf(path: Path): Tool {
-  const parameters = parametersOf(ENDPOINTS[path].parameters)
+function toolOf(endpoint: Endpoint): Tool {
+  const parameters = parametersOf(endpoint.parameters)
   return {
-    name: nameOf(path),
-    title: WORDS[path].summary,
-    description: `${WORDS[path].description} ${FOR_AGENTS[path]}`,
+    name: nameOf(endpoint),
+    title: endpoint.summary,
+    description: `${endpoint.description} ${endpoint.agentHint}`,
     inputSchema: {
       type: 'object',
       properties: Object.fromEntries(parameters.map(({ name, description, schema }) => [name, { ...schema, description }])),

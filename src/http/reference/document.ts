@@ -5,18 +5,18 @@
 import { readFileSync } from 'node:fs'
 import { toJsonSchema, toJsonSchemaDefs, type ConversionConfig } from '@valibot/to-json-schema'
 import * as v from 'valibot'
-import { ANSWERS } from '../../analytics/answers.ts'
-import { ENDPOINTS } from '../../analytics/endpoints/index.ts'
+import type { Endpoint } from '../../analytics/endpoint.ts'
+import { type EndpointPath, ENDPOINTS } from '../../analytics/endpoints/index.ts'
 import { MEDIA_TYPES } from '../../analytics/export/formats.ts'
 import { ERROR_CODES } from '../../domain/errors.ts'
 import { MAX_ID_LENGTH } from '../../domain/event.ts'
 import { sentEvent } from '../../ingest/event-schema.ts'
 import { VERSION } from '../../version.ts'
-import { BACKED_UP, Liveness, NAMED, Readiness, RECEIVED, RECONCILED, REMOVED } from '../response-schemas.ts'
-import { backupParameters, reconcileParameters } from '../routes/operations.ts'
-import { MAX_BYTES, MAX_EVENTS } from '../routes/post-events.ts'
-
-type Path = keyof typeof ENDPOINTS
+import { deleteUserResponse } from '../routes/delete-user.ts'
+import { Liveness, Readiness } from '../routes/health.ts'
+import { backupParameters, backupResponse, reconcileParameters, reconcileResponse } from '../routes/operations.ts'
+import { MAX_BYTES, MAX_EVENTS, postEventsResponse } from '../routes/post-events.ts'
+import { NAMED } from './named-schemas.ts'
 
 /** A JSON Schema of the 2020-12 kind, as far as the reference page looks into it. */
 export interface Schema {
@@ -81,7 +81,7 @@ export interface Operation {
  * For regressions it puts one day of the excerpt on seven weeks, and breaks something on the last.
  */
 const examples = JSON.parse(readFileSync(new URL('examples.json', import.meta.url), 'utf8')) as Record<
-  Path,
+  EndpointPath,
   { query: Record<string, string>; answer: unknown }
 >
 
@@ -89,66 +89,6 @@ const examples = JSON.parse(readFileSync(new URL('examples.json', import.meta.ur
 
 const EVENTS = `${MAX_EVENTS.toLocaleString('en-US')} events`
 const BYTES = `${MAX_BYTES / 1_048_576} MiB`
-
-interface Words {
-  readonly operationId: string
-  readonly summary: string
-  readonly description: string
-  /** Of answers that are files, which nobody reads as they are. */
-  readonly files?: string
-}
-
-/** What the reference and the tools of /mcp say of each endpoint. */
-export const WORDS: Readonly<Record<Path, Words>> = {
-  '/analytics/overview': {
-    operationId: 'overview',
-    summary: 'Overview metrics',
-    description: 'One summary of the last complete day, 7 days or 30 days, and of the last five minutes.',
-  },
-  '/analytics/metrics': {
-    operationId: 'metrics',
-    summary: 'Detailed metrics by period',
-    description:
-      'One entry for each calendar day, ISO week or month that the range touches, oldest first, zeros included. An entry at an edge covers only what lies in the range, so the entries add up to it.',
-  },
-  '/analytics/rolling': {
-    operationId: 'rolling',
-    summary: 'Rolling window metrics',
-    description:
-      'The last `window` days up to `endDate`, the same of the window before it, how each figure moved, and a daily series. The earliest signal of a slow change.',
-  },
-  '/analytics/events': {
-    operationId: 'events',
-    summary: 'Event log',
-    description: 'The raw events of the range, newest first, as pages to be followed by `cursor`.',
-    files:
-      'Or as one file in NDJSON, CSV or Parquet that holds all of them. NDJSON can be sent back to this address as it is, but for events of users who were removed. CSV is RFC 4180 and every text in it is exact, so one may begin with `=`, `+`, `-` or `@`: a spreadsheet should import it as text.',
-  },
-  '/analytics/assistants': {
-    operationId: 'assistants',
-    summary: 'Assistant activity metrics',
-    description:
-      'What each assistant did in the range, busiest first, and against the range of the same length before. Those that were active before and are not now are `idle`.',
-  },
-  '/analytics/users/top': {
-    operationId: 'usersTop',
-    summary: 'Top users by activity',
-    description: 'The users with most events in the range, largest first; ties break by user id.',
-  },
-  '/analytics/snapshots': {
-    operationId: 'snapshots',
-    summary: 'Periodic metric snapshots',
-    description: 'One row a day, week or month, oldest first; `final` once its period is over.',
-    files:
-      'For BI tools also a file in NDJSON, CSV or Parquet. In Parquet dates are timestamps and integers have 64 bits.',
-  },
-  '/analytics/regressions': {
-    operationId: 'regressions',
-    summary: 'Did something break?',
-    description:
-      'Compares the last `window` hours, and the last half, quarter and eighth of them, with the same weekday and hours of the weeks before: completion rate, messages, tasks, cost and what fell silent, of the fleet and of each assistant. A figure that is out of line is a finding, with what is usual, how severe it is, since when, and the query of `events` that shows it. Usual is the median of the weeks; how far they spread and how few events a figure rests on decide what is out of line.',
-  },
-}
 
 /** Why each status is answered, and with which headers beside X-Request-Id. */
 const REFUSALS = {
@@ -230,22 +170,21 @@ const refusals = (...statuses: Status[]) =>
 
 const LIMITED = ['RateLimit', 'RateLimit-Policy'] as const
 
-function getOperation(path: Path): Operation {
-  const { parameters } = ENDPOINTS[path]
-  const { query, answer: example } = examples[path]
-  const json = { schema: schemaOf(ANSWERS[path]), example }
+function getOperation(endpoint: Endpoint): Operation {
+  const { path, operationId, summary, description, parameters } = endpoint
+  const { query, answer: example } = examples[path as EndpointPath]
+  const json = { schema: schemaOf(endpoint.response), example }
   const content: Record<string, MediaType> = { [MEDIA_TYPES.json[0]]: json }
-  const hasFormats = 'format' in parameters
-  if (hasFormats) {
-    const row = schemaOf(path === '/analytics/events' ? NAMED.Event : NAMED.Snapshot)
-    content[MEDIA_TYPES.ndjson[0]] = { schema: { ...row, description: 'One such object a line.' } }
+  const file = endpoint.export
+  if (file) {
+    content[MEDIA_TYPES.ndjson[0]] = { schema: { ...schemaOf(file.row), description: 'One such object a line.' } }
     content[MEDIA_TYPES.csv[0]] = { schema: { type: 'string', description: 'A line of names, then one for each row, with CRLF.' } }
     content[MEDIA_TYPES.parquet[0]] = {}
   }
-  const { files, description, ...words } = WORDS[path]
   return {
-    ...words,
-    description: files ? `${description} ${files}` : description,
+    operationId,
+    summary,
+    description: file ? `${description} ${file.description}` : description,
     tags: ['Analytics'],
     'x-query': query,
     security: TOKEN('analytics:read'),
@@ -261,15 +200,15 @@ function getOperation(path: Path): Operation {
     ],
     responses: {
       200: {
-        description: hasFormats ? 'The answer, in the format asked for.' : 'The answer.',
-        headers: headers('ETag', 'Cache-Control', 'Vary', ...LIMITED, ...(hasFormats ? ['Content-Disposition' as const] : [])),
+        description: file ? 'The answer, in the format asked for.' : 'The answer.',
+        headers: headers('ETag', 'Cache-Control', 'Vary', ...LIMITED, ...(file ? ['Content-Disposition' as const] : [])),
         content,
       },
       304: {
         description: 'What the caller has is still right.',
         headers: headers('ETag', 'Cache-Control', 'Vary', ...LIMITED),
       },
-      ...(hasFormats ? refusals(400, 401, 403, 406, 429, 500, 503) : refusals(400, 401, 403, 429, 500, 503)),
+      ...(file ? refusals(400, 401, 403, 406, 429, 500, 503) : refusals(400, 401, 403, 429, 500, 503)),
     },
   }
 }
@@ -320,7 +259,7 @@ function postEventsOperation(): Operation {
       200: {
         description: 'What became of each event.',
         headers: headers(...LIMITED),
-        content: { 'application/json': { schema: schemaOf(RECEIVED), example: RECEIPT } },
+        content: { 'application/json': { schema: schemaOf(postEventsResponse), example: RECEIPT } },
       },
       ...refusals(400, 401, 403, 409, 413, 415, 422, 429, 500, 503),
     },
@@ -349,7 +288,7 @@ function deleteUserOperation(): Operation {
       200: {
         description: 'The receipt.',
         headers: headers(...LIMITED),
-        content: { 'application/json': { schema: schemaOf(REMOVED), example: REMOVAL } },
+        content: { 'application/json': { schema: schemaOf(deleteUserResponse), example: REMOVAL } },
       },
       ...refusals(400, 401, 403, 404, 429, 500, 503),
     },
@@ -457,7 +396,7 @@ function otherOperations() {
         description: 'What differed, and what was repaired.',
         headers: headers(),
         content: {
-          'application/json': { schema: schemaOf(RECONCILED), example: { success: true, data: { days: 2, repaired: 0, drift: [] } } },
+          'application/json': { schema: schemaOf(reconcileResponse), example: { success: true, data: { days: 2, repaired: 0, drift: [] } } },
         },
       },
       ...refusals(400, 401, 403, 500, 503),
@@ -476,7 +415,7 @@ function otherOperations() {
         headers: headers(),
         content: {
           'application/json': {
-            schema: schemaOf(BACKED_UP),
+            schema: schemaOf(backupResponse),
             example: { success: true, data: { name: 'analytics-2011-02-25', status: 'complete', bytes: 21784096, files: 643 } },
           },
         },
@@ -511,7 +450,7 @@ export interface OpenApi {
 
 export function openApi(): OpenApi {
   const paths: OpenApi['paths'] = {}
-  for (const path of Object.keys(ENDPOINTS) as Path[]) paths[path] = { get: getOperation(path) }
+  for (const endpoint of Object.values(ENDPOINTS)) paths[endpoint.path] = { get: getOperation(endpoint as unknown as Endpoint) }
   paths['/analytics/events'] = { ...paths['/analytics/events'], post: postEventsOperation() }
   paths['/analytics/users/{user}'] = { delete: deleteUserOperation() }
   return {

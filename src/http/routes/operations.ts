@@ -1,55 +1,32 @@
-/** What operators and orchestrators ask: is it alive, is it ready, what does it do, do the rollups still say what the log says. */
-import { createHash, timingSafeEqual } from 'node:crypto'
-import { setTimeout as sleep } from 'node:timers/promises'
-import { Hono } from 'hono'
-import type { Registry } from 'prom-client'
-import { readParameters, choice, moment, text } from '../../analytics/parameters.ts'
-import { requireScope } from '../../auth/principal.ts'
-import type { Verifier } from '../../auth/verifier.ts'
+/** POST /operations/…: for those who run the service, over all tenants, so they take a scope that no tenant's token should have. */
+import type { Handler } from 'hono'
+import * as v from 'valibot'
+import { readParameters, choice, moment, text as textParameter } from '../../analytics/parameters.ts'
 import type { Store } from '../../clickhouse/store.ts'
-import type { TenantKey } from '../../domain/tenant.ts'
+import type { WriteLock } from '../../clickhouse/writer-lease.ts'
 import { ApiError, badRequest, unavailable } from '../../domain/errors.ts'
+import { answerOf, count, instant, text, whatIs } from '../../domain/response-fields.ts'
+import type { TenantKey } from '../../domain/tenant.ts'
 import type { Tenants } from '../../ids/tenants.ts'
-import type { Writer } from '../../ingest/batch-writer.ts'
-import type { Rebuilds } from '../../maintenance/backfill.ts'
 import type { BrokenParts } from '../../maintenance/broken-parts.ts'
 import { BACKUP_NAME, BackupError, type Backups } from '../../maintenance/backup.ts'
 import type { Seals } from '../../maintenance/compaction.ts'
-import { reconcile, type Reconciliation } from '../../maintenance/reconcile.ts'
+import { reconcile, type Reconciliation as Outcome } from '../../maintenance/reconcile.ts'
 import type { Retention } from '../../maintenance/retention.ts'
-import type { SelfCheck } from '../../maintenance/self-check.ts'
 import { MAX_INSTANT, MIN_INSTANT } from '../../time/instant.ts'
 import { toIso } from '../../time/iso8601.ts'
+import type { Env } from '../environment.ts'
 
-export interface OperationsParts {
+export interface ReconcileDeps {
   readonly store: Store
   readonly tenants: Tenants
   readonly seals: Seals
-  readonly rebuilds: Rebuilds
   readonly retention: Retention
-  readonly writer: Writer
-  readonly verifier: Verifier
-  readonly backups: Backups
   readonly broken: BrokenParts
-  readonly clock: () => number
-  /** Told which answers a repair may have changed. */
+  readonly exclusive: WriteLock
+  /** Called after a repair with the repaired timestamps, so that cached responses covering them are invalidated. */
   readonly onRepaired?: (tenant: TenantKey, moments: readonly number[]) => void
 }
-
-export interface ProbeParts {
-  readonly selfCheck: SelfCheck
-  readonly registry: Registry
-  /** Opens /metrics to whoever bears it. */
-  readonly metricsToken: string | undefined
-  /** /metrics is open to everybody who reaches the port: of a service that is for this machine alone. */
-  readonly metricsOpen: boolean
-  /** The last migration of this build. */
-  readonly schemaVersion: number
-  readonly draining: () => boolean
-}
-
-/** Whoever probes waits for seconds at most, and what does not answer in time is out of reach for callers too. */
-const PROBE_MS = 2_000
 
 export const reconcileParameters = {
   startDate: moment('Compares from here on; from the first event where not given.', '2011-02-18'),
@@ -58,7 +35,7 @@ export const reconcileParameters = {
 }
 
 export const backupParameters = {
-  name: text(
+  name: textParameter(
     (name) => BACKUP_NAME.test(name),
     'wants 1 to 100 letters, digits and . _ -, a letter or digit first',
     'What it is kept as; by default analytics- and the present. Asking for the same name again waits for it.',
@@ -66,70 +43,52 @@ export const backupParameters = {
   ),
 }
 
-/** Routes under /health and /operations, and /metrics. */
-export function operations(parts: OperationsParts, probe: ProbeParts) {
-  const { store, writer, verifier } = parts
-  const app = new Hono()
+export const Reconciliation = v.strictObject({
+  days: count('Companies times days that were compared.'),
+  repaired: count('Entries of `drift` that were written anew.'),
+  drift: v.pipe(
+    v.array(
+      v.strictObject({
+        tenant: text('The company.'),
+        start: instant('First moment of the day or span.'),
+        rollup: text('Which rollup.'),
+        sourceEvents: count('Events by the source.'),
+        rollupEvents: count('Events by the rollup.'),
+      }),
+    ),
+    v.description('What differed, at most 10,000 entries.'),
+  ),
+})
+export const reconcileResponse = answerOf(Reconciliation)
 
-  app.get('/health/live', (c) => c.json({ status: 'ok' }))
+export const Backup = v.strictObject({
+  name: text('What it is kept as.'),
+  status: whatIs(['complete', 'running'], 'running where it takes longer than a request may: ask again.'),
+  bytes: count('What it takes; 0 while it runs.'),
+  files: count('0 while it runs.'),
+})
+export const backupResponse = answerOf(Backup)
 
-  app.get('/health/ready', async (c) => {
-    const [clickhouse, version, keys, missing] = await Promise.all([
-      inTime(store.ping(), false),
-      inTime(store.schemaVersion(), null),
-      inTime(verifier.hasKeys(), false),
-      inTime(store.missingShards(), ['cannot be told']),
-    ])
-    const schema = version === null ? 'unknown' : version >= probe.schemaVersion ? 'ok' : 'missing'
-    const { last } = probe.selfCheck
-    const stores = writer.healthy && canWrite(store)
-    const ready = clickhouse && schema === 'ok' && missing.length === 0 && stores && keys
-    return c.json(
-      {
-        status: probe.draining() ? 'draining' : ready ? 'ok' : 'unavailable',
-        clickhouse: clickhouse ? 'ok' : 'out of reach',
-        ...(missing.length > 0 ? { missingShards: missing } : {}),
-        schema,
-        ingestion: stores ? 'ok' : 'events cannot be stored',
-        keys: keys ? 'ok' : 'never fetched',
-        idFilter: writer.filterComplete ? 'ok' : 'loading',
-        queuedEvents: writer.queued,
-        rebuilding: parts.rebuilds.progress,
-        drift: last && { days: last.drift, checkedAt: toIso(last.at) },
-      },
-      ready && !probe.draining() ? 200 : 503,
-    )
-  })
-
-  // Totals over all tenants are no tenant's business, and even their growth tells something.
-  app.get('/metrics', async (c) => {
-    const authorization = c.req.header('Authorization')
-    const open = probe.metricsOpen && probe.metricsToken === undefined
-    if (!open && !isBearer(authorization, probe.metricsToken)) {
-      requireScope(await verifier.verify(authorization), 'analytics:operate')
-    }
-    c.header('Content-Type', probe.registry.contentType)
-    c.header('Cache-Control', 'no-store')
-    return c.body(await probe.registry.metrics())
-  })
-
-  // Across all tenants, so it wants a scope that no tenant's token should have.
-  app.post('/operations/reconcile', async (c) => {
-    requireScope(await parts.verifier.verify(c.req.header('Authorization')), 'analytics:operate')
+/** Compares the rollups with the raw log, and repairs them where that is asked for. */
+export const postReconcile =
+  ({ store, tenants, seals, retention, broken, exclusive, onRepaired }: ReconcileDeps): Handler<Env> =>
+  async (c) => {
     const given = readParameters(reconcileParameters, new URL(c.req.url).search)
-    const range = { from: given.startDate ?? MIN_INSTANT, to: given.endDate ?? MAX_INSTANT, repair: given.repair === 'true', horizon: parts.retention.horizon, onRepaired: parts.onRepaired }
+    const range = { from: given.startDate ?? MIN_INSTANT, to: given.endDate ?? MAX_INSTANT, repair: given.repair === 'true', horizon: retention.horizon, onRepaired }
     if (range.from >= range.to) throw badRequest([{ parameter: 'endDate', message: 'must be after startDate' }])
-    const compare = () => reconcile(parts.store, parts.seals, (work) => parts.writer.exclusive(work), range)
-    const result = await (range.repair ? parts.broken.healing(compare) : compare())
-    return c.json({ success: true, data: await readable(result, parts.tenants) })
-  })
+    const compare = () => reconcile(store, seals, exclusive, range)
+    const result = await (range.repair ? broken.healing(compare) : compare())
+    return c.json({ success: true, data: await readable(result, tenants) })
+  }
 
-  app.post('/operations/backup', async (c) => {
-    requireScope(await parts.verifier.verify(c.req.header('Authorization')), 'analytics:operate')
+/** Makes a backup of the whole database, or waits for the one of that name. */
+export const postBackup =
+  ({ backups, clock }: { backups: Backups; clock: () => number }): Handler<Env> =>
+  async (c) => {
     const given = readParameters(backupParameters, new URL(c.req.url).search)
-    const name = given.name ?? `analytics-${toIso(parts.clock()).replace(/[:.]/g, '-')}`
+    const name = given.name ?? `analytics-${toIso(clock()).replace(/[:.]/g, '-')}`
     try {
-      const made = await parts.backups.make(name)
+      const made = await backups.make(name)
       return c.json({ success: true, data: made ? { ...made, status: 'complete' } : { name, status: 'running', bytes: 0, files: 0 } })
     } catch (error) {
       if (!(error instanceof BackupError)) throw error
@@ -139,33 +98,10 @@ export function operations(parts: OperationsParts, probe: ProbeParts) {
       }
       throw unavailable('The backup cannot be made: the log says why.', 60, error)
     }
-  })
-  return app
-}
-
-function canWrite(store: Store): boolean {
-  try {
-    store.assertWritten()
-    return true
-  } catch {
-    return false
   }
-}
-
-/** What `work` gives within PROBE_MS, else `fallback`. */
-const inTime = <T, F>(work: Promise<T>, fallback: F): Promise<T | F> =>
-  Promise.race([work.catch(() => fallback), sleep(PROBE_MS, fallback, { ref: false })])
-
-/** Digests are compared, which are equally long whatever was sent. */
-function isBearer(authorization: string | undefined, token: string | undefined): boolean {
-  const [, sent] = /^bearer +(\S+)$/i.exec(authorization ?? '') ?? []
-  return token !== undefined && sent !== undefined && timingSafeEqual(digest(sent), digest(token))
-}
-
-const digest = (token: string) => createHash('sha256').update(token).digest()
 
 /** The result with names and dates in place of keys and numbers; a tenant that has no name has its key. */
-export async function readable({ days, drift, repaired }: Reconciliation, tenants: Tenants) {
+export async function readable({ days, drift, repaired }: Outcome, tenants: Tenants) {
   const names = await tenants.names([...new Set(drift.map(({ tenant }) => tenant))])
   return {
     days,

@@ -2,21 +2,35 @@
 import { createHash, randomUUID } from 'node:crypto'
 import { promisify } from 'node:util'
 import { gunzip } from 'node:zlib'
-import type { Context } from 'hono'
+import type { Context, Handler } from 'hono'
+import * as v from 'valibot'
+import { readParameters } from '../../analytics/parameters.ts'
 import type { Principal } from '../../auth/principal.ts'
 import { ApiError, badRequest } from '../../domain/errors.ts'
 import type { Event } from '../../domain/event.ts'
+import { answerOf, count, text } from '../../domain/response-fields.ts'
 import type { Writer } from '../../ingest/batch-writer.ts'
 import { checkEvent } from '../../ingest/check-event.ts'
-import type { Receipt, Rejection } from '../../ingest/deduplicate.ts'
+import type { Receipt as StoredReceipt, Rejection } from '../../ingest/deduplicate.ts'
 import type { Answers } from '../../ingest/idempotency.ts'
-import { Budget } from '../../limits/byte-budget.ts'
+import type { Budget } from '../../limits/byte-budget.ts'
+import type { Env } from '../environment.ts'
 
 export const MAX_EVENTS = 10_000
 export const MAX_BYTES = 8 * 1_048_576
 
 /** A body of an announced length up to this is read at once: a stream of the Fetch standard costs more than it brings. */
 const SMALL_BYTES = 65_536
+
+export const Receipt = v.strictObject({
+  accepted: count('Events stored.'),
+  duplicates: count('Events that were stored before, by their id.'),
+  rejected: v.pipe(
+    v.array(v.strictObject({ index: count('Position in the request, from 0.'), message: text('What is wrong.') })),
+    v.description('Events that cannot be stored; the others are.'),
+  ),
+})
+export const postEventsResponse = answerOf(Receipt)
 
 const unzip = promisify(gunzip)
 
@@ -29,7 +43,14 @@ export interface Ingestion {
   readonly memory: Budget
 }
 
-export async function postEvents(c: Context, principal: Principal, ingestion: Ingestion) {
+export const postEvents =
+  (ingestion: Ingestion): Handler<Env> =>
+  async (c) => {
+    readParameters({}, new URL(c.req.url).search)
+    return c.json({ success: true, data: await receive(c, c.get('principal'), ingestion) })
+  }
+
+async function receive(c: Context<Env>, principal: Principal, ingestion: Ingestion): Promise<StoredReceipt> {
   const key = idempotencyKey(c.req.header('Idempotency-Key'))
   const format = formatOf(c.req.header('Content-Type'))
   const encoding = c.req.header('Content-Encoding')?.trim().toLowerCase() ?? 'identity'
@@ -64,7 +85,7 @@ async function store(
   { tenant, assistants }: Principal,
   { writer, clock, futureToleranceMs }: Ingestion,
   answer?: { key: string; body: string },
-): Promise<Receipt> {
+): Promise<StoredReceipt> {
   const latest = clock() + futureToleranceMs
   const events: Array<{ index: number; event: Event }> = []
   const rejected: Rejection[] = []
@@ -110,16 +131,16 @@ function formatOf(contentType: string | undefined): Format {
 
 /** The JSON values of a body; a line that is no JSON is an Error in its place, a body that is none is a 400. */
 function* values(body: Buffer, format: Format): Generator<unknown> {
-  let text: string
+  let content: string
   try {
-    text = new TextDecoder('utf-8', { fatal: true }).decode(body)
+    content = new TextDecoder('utf-8', { fatal: true }).decode(body)
   } catch {
     throw badRequest([{ parameter: 'body', message: 'is not UTF-8' }], 'The body cannot be used.')
   }
   if (format === 'array') {
     let parsed: unknown
     try {
-      parsed = JSON.parse(text)
+      parsed = JSON.parse(content)
     } catch {
       throw badRequest(
         [{ parameter: 'body', message: 'is not JSON; an event a line wants Content-Type: application/x-ndjson' }],
@@ -130,10 +151,10 @@ function* values(body: Buffer, format: Format): Generator<unknown> {
     else yield parsed
     return
   }
-  for (let from = 0; from < text.length; ) {
-    const end = text.indexOf('\n', from)
-    const line = text.slice(from, end === -1 ? text.length : end)
-    from = end === -1 ? text.length : end + 1
+  for (let from = 0; from < content.length; ) {
+    const end = content.indexOf('\n', from)
+    const line = content.slice(from, end === -1 ? content.length : end)
+    from = end === -1 ? content.length : end + 1
     if (line.trim() === '') continue
     let value: unknown
     try {

@@ -438,8 +438,9 @@ describe(`${MANY} events`, () => {
     const server = await listen(service.app.fetch, { host: '127.0.0.1', port: 0 })
     const { stream } = Store.prototype
     const spy = vi.spyOn(Store.prototype, 'stream').mockImplementation(function (this: Store, ...args) {
-      const sql = args[2].replace('SELECT ', "SELECT throwIf(id = 'event 50000', 'secret reason') AS x, ") as TenantSql
-      return stream.call(this, args[0], args[1], sql, args[3], args[4])
+      const [asker, query] = args
+      const sql = query.sql.replace('SELECT ', "SELECT throwIf(id = 'event 50000', 'secret reason') AS x, ") as TenantSql
+      return stream.call(this, asker, { ...query, sql })
     })
     try {
       const url = `/analytics/events?${queryString({ ...WIDE, format: 'csv' })}`

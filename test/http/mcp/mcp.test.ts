@@ -393,7 +393,7 @@ describe('cancelling', () => {
   class Slow extends Store {
     readonly asked: string[] = []
     readonly cancelled: string[] = []
-    override read<Row>(...[by, name]: Parameters<Store['read']>): Promise<Row[]> {
+    override read<Row>(...[by, { name }]: Parameters<Store['read']>): Promise<Row[]> {
       this.asked.push(name)
       return new Promise((_, reject) => {
         const end = () => {

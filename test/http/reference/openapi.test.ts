@@ -11,7 +11,6 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import * as v from 'valibot'
 import { gunzipSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
-import { ANSWERS } from '../../../src/analytics/answers.ts'
 import { ENDPOINTS } from '../../../src/analytics/endpoints/index.ts'
 import { EVENT_TYPES } from '../../../src/domain/event.ts'
 import { Store } from '../../../src/clickhouse/store.ts'
@@ -20,7 +19,11 @@ import { checkEvent } from '../../../src/ingest/check-event.ts'
 import { sentEvent } from '../../../src/ingest/event-schema.ts'
 import type { Answer, OpenApi, Operation, Parameter } from '../../../src/http/reference/document.ts'
 import { queryString, startService, type Params, type PostOptions, type Reply, type TestService } from '../../support.ts'
-import { BACKED_UP, Failure, Liveness, Readiness, RECEIVED, RECONCILED, REMOVED } from '../../../src/http/response-schemas.ts'
+import { Failure } from '../../../src/http/error-response.ts'
+import { deleteUserResponse } from '../../../src/http/routes/delete-user.ts'
+import { Liveness, Readiness } from '../../../src/http/routes/health.ts'
+import { backupResponse, reconcileResponse } from '../../../src/http/routes/operations.ts'
+import { postEventsResponse } from '../../../src/http/routes/post-events.ts'
 
 type Path = keyof typeof ENDPOINTS
 const PATHS = Object.keys(ENDPOINTS) as Path[]
@@ -297,7 +300,7 @@ describe.each(PATHS)('the answers of %s', (path) => {
     const asked = Object.fromEntries(Object.entries({ ...NEEDED[path], ...params }).filter(([name]) => name in ENDPOINTS[path].parameters))
     const reply = await ask(path, asked)
     expect(reply.status).toBe(200)
-    expectToFit(ANSWERS[path], jsonOf(path, 'get', '200'), reply.body)
+    expectToFit(ENDPOINTS[path].response, jsonOf(path, 'get', '200'), reply.body)
     const { headers } = operationOf(path).responses['200'] as Answer
     const { 'Content-Disposition': _ofFiles, ETag: _ofWhatIsKept, ...always } = headers ?? {}
     expectHeaders(reply, always)
@@ -317,7 +320,7 @@ describe.each(PATHS)('the answers of %s', (path) => {
       const spoilt = (spoil: (object: Record<string, unknown>) => void) => {
         const broken = structuredClone(body)
         spoil(place.reduce((value, key) => value[key], broken))
-        return [v.is(ANSWERS[path], broken), faultsBy(jsonOf(path, 'get', '200'), broken).length > 0]
+        return [v.is(ENDPOINTS[path].response, broken), faultsBy(jsonOf(path, 'get', '200'), broken).length > 0]
       }
       expect([place, spoilt((object) => (object['extra'] = 1))]).toEqual([place, [false, true]])
       for (const [name, value] of Object.entries(place.reduce((inner, key) => inner[key], body))) {
@@ -357,7 +360,7 @@ describe('other answers', () => {
   test('POST /analytics/events', async () => {
     const { status, body, headers } = await service.post([{ nonsense: 1 }, document.paths['/analytics/events']?.post?.requestBody?.content['application/x-ndjson']?.example])
     expect([status, body.data.accepted, body.data.rejected.length]).toEqual([200, 1, 1])
-    expectToFit(RECEIVED, jsonOf('/analytics/events', 'post', '200'), body)
+    expectToFit(postEventsResponse, jsonOf('/analytics/events', 'post', '200'), body)
     expectHeaders({ status, body, headers }, (operationOf('/analytics/events', 'post').responses['200'] as Answer).headers)
   })
 
@@ -368,9 +371,9 @@ describe('other answers', () => {
     await service.store([{ eventType: 'tasksInitiated', timestamp: '2011-02-20T10:00:00Z', assistant: 'a', user: 'ann b' }], { org: admin.org })
     const reply = await service.request('DELETE', '/analytics/users/ann%20b', admin)
     expect([reply.status, reply.body.data.events]).toEqual([200, 1])
-    expectToFit(REMOVED, jsonOf(path, 'delete', '200'), reply.body)
+    expectToFit(deleteUserResponse, jsonOf(path, 'delete', '200'), reply.body)
     expectHeaders(reply, (operation.responses['200'] as Answer).headers)
-    expectToFit(ANSWERS['/analytics/events'], jsonOf('/analytics/events', 'get', '200'), (await ask('/analytics/events', RANGE, { org: admin.org })).body)
+    expectToFit(ENDPOINTS['/analytics/events'].response, jsonOf('/analytics/events', 'get', '200'), (await ask('/analytics/events', RANGE, { org: admin.org })).body)
     expectRefusal(await service.request('DELETE', '/analytics/users/ann%20b', admin), 404, operation)
     expectRefusal(await service.request('DELETE', '/analytics/users/%ff', admin), 400, operation)
     expectRefusal(await service.request('DELETE', '/analytics/users/ann', { headers: { Authorization: '' } }), 401, operation)
@@ -383,7 +386,7 @@ describe('other answers', () => {
     const url = `/operations/backup?name=${service.database}`
     const { status, body } = await service.request('POST', url, operator)
     expect(status).toBe(200)
-    expectToFit(BACKED_UP, jsonOf('/operations/backup', 'post', '200'), body)
+    expectToFit(backupResponse, jsonOf('/operations/backup', 'post', '200'), body)
     expectRefusal(await service.request('POST', url, operator), 409, operationOf('/operations/backup', 'post'))
     expect(inQuery(operationOf('/operations/backup', 'post')).map(({ name }) => name)).toEqual(['name'])
   })
@@ -404,11 +407,11 @@ describe('other answers', () => {
   test('POST /operations/reconcile, with and without drift', async () => {
     const url = '/operations/reconcile?startDate=2011-02-23&endDate=2011-02-24'
     const { body } = await service.request('POST', url, { scope: 'analytics:operate' })
-    expectToFit(RECONCILED, jsonOf('/operations/reconcile', 'post', '200'), body)
+    expectToFit(reconcileResponse, jsonOf('/operations/reconcile', 'post', '200'), body)
     await service.deleteRows('activity', 'level = 2')
     const found = await service.request('POST', `${url}&repair=true`, { scope: 'analytics:operate' })
     expect(found.body.data.drift.length).toBeGreaterThan(0)
-    expectToFit(RECONCILED, jsonOf('/operations/reconcile', 'post', '200'), found.body)
+    expectToFit(reconcileResponse, jsonOf('/operations/reconcile', 'post', '200'), found.body)
     service.complaints.length = 0
   })
 })

@@ -7,26 +7,15 @@
  * with less work. The same users are in both: of a range that has both kinds, each query gives the set of its users.
  */
 import { countDistinct } from '../clickhouse/bitmap.ts'
-import { AS_WRITTEN, SPLIT_EARLY } from '../clickhouse/query-settings.ts'
 import type { Store } from '../clickhouse/store.ts'
-import { tenantSql } from '../clickhouse/tenant-filter.ts'
 import type { Range } from '../domain/time-range.ts'
+import { ASSISTANT_LEVELS, DAY, FLEET_LEVELS } from '../rollups/granularities.ts'
+import { entryOf, type Parts, partsOf } from '../rollups/plan.ts'
+import type { Scope } from '../rollups/scope.ts'
 import { MIN_INSTANT } from '../time/instant.ts'
-import { ASSISTANT_LEVELS, DAY, FLEET_LEVELS, QUARTER } from './granularities.ts'
-import {
-  COUNTS,
-  filters,
-  inRaw,
-  inSpans,
-  isOneRun,
-  partParams,
-  RAW_ENTRY,
-  SPAN_ENTRY,
-  spanParams,
-  TOKENS_AND_LAST,
-} from './plan-sql.ts'
-import { entryOf, type Parts, partsOf } from './plan.ts'
-import type { Scope } from './scope.ts'
+import { sumsOfEdges } from './queries/sums-of-edges.ts'
+import { sumsOfRows } from './queries/sums-of-rows.ts'
+import type { SumsRow, Wanted } from './queries/sums-row.ts'
 
 /** Sums and distinct users of one range. */
 export interface TotalsRow {
@@ -61,20 +50,6 @@ export const NOTHING: TotalsRow = Object.freeze({
   lastAt: 0,
 })
 
-/** What is summed. Users take as long as all the rest, which is why there is a way to do without. */
-export type Wanted = 'counts' | 'figures' | 'figures and assistants'
-
-/** Sums as ClickHouse returns them, those that are wanted, with what it takes to add them to others of the same range. */
-interface Sums extends Partial<Omit<TotalsRow, 'cost' | 'assistants'>> {
-  /** First millisecond of the range. */
-  entry: number
-  /** An integer of up to 20 digits. */
-  costNanos?: string
-  /** The users themselves (src/clickhouse/bitmap.ts), where others may have to be added. */
-  userSet?: string
-  assistantList?: number[]
-}
-
 /**
  * The totals of each range, in order.
  *
@@ -94,9 +69,9 @@ export async function totalsOf<const R extends readonly Range[]>(
     const shared = chunk.filter((range) => hasBoth(parts, range)).map(entryOf)
     const [spans, raw] = await Promise.all([
       parts.spans.length > 0
-        ? sumsOfSpans(store, scope, name, chunk, parts, { wanted, sets: shared.length > 0 && `entry IN {shared:Array(UInt64)}`, params: { shared } })
+        ? store.read(scope, sumsOfRows(scope, name, chunk, parts, { wanted, sets: shared.length > 0 && `entry IN {shared:Array(UInt64)}`, params: { shared } }))
         : [],
-      parts.raw.length > 0 ? sumsOfRaw(store, scope, name, chunk, parts, { wanted, sets: shared.length > 0 }) : [],
+      parts.raw.length > 0 ? store.read(scope, sumsOfEdges(scope, name, chunk, parts, { wanted, sets: shared.length > 0 })) : [],
     ])
     const byEntry = new Map(spans.map((row) => [row.entry, [row]]))
     for (const row of raw) byEntry.set(row.entry, [...(byEntry.get(row.entry) ?? []), row])
@@ -116,9 +91,9 @@ export async function seriesOf(store: Store, scope: Scope, name: string, before:
   const params = { parts: [before, whole].filter(isPossible).map(entryOf), shared }
   const [spans, raw] = await Promise.all([
     parts.spans.length > 0
-      ? sumsOfSpans(store, scope, name, ranges, parts, { isSeries: true, sets: both && `isWhole OR entry IN {shared:Array(UInt64)}`, params })
+      ? store.read(scope, sumsOfRows(scope, name, ranges, parts, { isSeries: true, sets: both && `isWhole OR entry IN {shared:Array(UInt64)}`, params }))
       : [],
-    parts.raw.length > 0 ? sumsOfRaw(store, scope, name, ranges, parts, { isSeries: !both, sets: both, params }) : [],
+    parts.raw.length > 0 ? store.read(scope, sumsOfEdges(scope, name, ranges, parts, { isSeries: !both, sets: both, params })) : [],
   ])
   const rows = [...spans, ...raw]
   const one = (range: Range) => together(rows.filter((row) => !row.isWhole && row.entry === entryOf(range)))
@@ -144,8 +119,8 @@ const hasBoth = ({ spans, raw }: Parts, { from, to }: Range): boolean =>
   raw.some((piece) => piece.from < to && piece.to > from) && spans.some(([, start]) => isWithin(start * 1000, { from, to }))
 
 /** Sums of disjoint parts of one range. */
-function together(rows: readonly Sums[]): TotalsRow {
-  const sum = (of: (row: Sums) => number | undefined) => rows.reduce((total, row) => total + (of(row) ?? 0), 0)
+function together(rows: readonly SumsRow[]): TotalsRow {
+  const sum = (of: (row: SumsRow) => number | undefined) => rows.reduce((total, row) => total + (of(row) ?? 0), 0)
   return {
     incomingMessages: sum((row) => row.incomingMessages),
     outgoingMessages: sum((row) => row.outgoingMessages),
@@ -161,7 +136,7 @@ function together(rows: readonly Sums[]): TotalsRow {
 }
 
 /** @throws RangeError where there are several parts and one of them did not hand out its set: better no answer than too few users */
-function usersOf(rows: readonly Sums[]): number {
+function usersOf(rows: readonly SumsRow[]): number {
   if (rows.length <= 1 || rows.every(({ activeUsers }) => activeUsers === undefined)) return rows[0]?.activeUsers ?? 0
   return countDistinct(rows.map(({ userSet = '' }) => userSet))
 }
@@ -172,101 +147,6 @@ const RANGES_A_QUERY = 100
 function* chunks(ranges: readonly Range[]): Generator<readonly Range[]> {
   for (let at = 0; at < ranges.length; at += RANGES_A_QUERY) yield ranges.slice(at, at + RANGES_A_QUERY)
 }
-
-/** The fleet's rows of `activity` carry this instead of an assistant. */
-const WHOLE_FLEET = 0
-
-/** The sums of a series come once for each range and once for all ranges of a part: `part` is the part's first millisecond. */
-type SeriesSums = Sums & { isWhole?: 0 | 1; part?: number }
-
-interface How {
-  readonly wanted?: Wanted
-  readonly isSeries?: boolean
-  readonly params?: Record<string, unknown>
-}
-
-const columnsOf = (entry: string, { isSeries }: How) =>
-  isSeries ? `${entry}, roundDown(entry, {parts:Array(UInt64)}) AS part, grouping(entry) AS isWhole` : entry
-const groupsOf = ({ isSeries }: How) => (isSeries ? 'GROUPING SETS ((part, entry), (part))' : 'entry')
-
-/** @param how `sets`: a condition for the rows that come with their set of users */
-function sumsOfSpans(store: Store, scope: Scope, name: string, ranges: readonly Range[], parts: Parts, how: How & { sets: string | false }) {
-  const { wanted = 'figures', sets } = how
-  const of = scope.assistants ? 'assistants' : 'fleet'
-  const rows = scope.assistants ?? [WHOLE_FLEET]
-  const entries = ranges.map(entryOf)
-  // Every expression and every list takes its tenths of a millisecond.
-  const isSpanEach = parts.spans.length === entries.length && parts.spans.every(([, start], at) => start * 1000 === entries[at])
-  const sums = `
-    ${COUNTS}${wanted === 'counts' ? '' : `, ${SPAN_COSTS}, ${sets ? `${SPAN_USERS}, if(${sets}, ${SPAN_USER_SET}, '') AS userSet` : SPAN_USERS}`}`
-  // The fleet's rows carry the set of its assistants; a row of one assistant is its own.
-  const assistants = scope.assistants ? 'groupUniqArray(assistant_no)' : 'groupUniqArrayArray(assistants)'
-  return store.read<SeriesSums>(
-    scope,
-    name,
-    tenantSql(`
-      SELECT ${columnsOf(isSpanEach ? SPAN_START_ENTRY : SPAN_ENTRY, how)}, ${sums}${wanted === 'figures and assistants' ? `, ${assistants} AS assistantList` : ''}
-      FROM activity
-      ${isOneRun(parts.spans) ? 'WHERE' : 'PREWHERE'} tenant = {tenant:UUID} AND ${inSpans(parts, of)}
-        AND ${rows.length === 1 ? 'assistant_no = {rows:UInt32}' : 'assistant_no IN {rows:Array(UInt32)}'}
-      GROUP BY ${groupsOf(how)}`),
-    {
-      ...spanParams(parts, of),
-      ...(isSpanEach ? {} : { entries }),
-      ...how.params,
-      rows: rows.length === 1 ? rows[0] : rows,
-    },
-    parts.spans.length > ONE_THREAD ? { ...AS_WRITTEN, ...SPLIT_EARLY, max_threads: 2 } : AS_WRITTEN,
-  )
-}
-
-/** @param how `sets`: with sets of users, to be added to those of spans */
-function sumsOfRaw(store: Store, scope: Scope, name: string, ranges: readonly Range[], parts: Parts, how: How & { sets: boolean }) {
-  const { wanted = 'figures', sets } = how
-  const sums = `
-    ${RAW_COUNTS}${wanted === 'counts' ? '' : `, ${RAW_COSTS}, ${sets ? `${RAW_USERS}, ${RAW_USER_SET}` : RAW_USERS}`}`
-  const milliseconds = parts.raw.reduce((sum, { from, to }) => sum + to - from, 0)
-  const isEdges = !scope.users && milliseconds <= LONGEST_EDGES_MS
-  return store.read<SeriesSums>(
-    scope,
-    `${name}_raw`,
-    tenantSql(`
-      SELECT ${columnsOf(RAW_ENTRY, how)}, ${sums}${wanted === 'figures and assistants' ? ', groupUniqArray(assistant_no) AS assistantList' : ''}
-      FROM events
-      ${isEdges ? 'PREWHERE' : 'WHERE'} tenant = {tenant:UUID} AND ${inRaw(parts, scope)}${filters(scope)}
-      GROUP BY ${groupsOf(how)}`),
-    { ...partParams(parts, scope), entries: ranges.map(entryOf), ...how.params },
-    // What some users did is read by projection, and may be much.
-    isEdges ? AS_WRITTEN : {},
-  )
-}
-
-/** The ends of two ranges, each shorter than a span of the finest level, and the last five minutes. */
-const LONGEST_EDGES_MS = 5 * QUARTER.seconds * 1000
-
-/** More spans than this have so many users to put together that two threads are faster: 67 ms instead of 86 for 1,800. */
-const ONE_THREAD = 500
-
-/** `entry` where every range is a span. */
-const SPAN_START_ENTRY = `toUInt64(toUnixTimestamp(start)) * 1000 AS entry`
-
-const SPAN_COSTS = `toString(sum(cost_nanos)) AS costNanos, ${TOKENS_AND_LAST}`
-
-const SPAN_USERS = 'bitmapCardinality(groupBitmapMergeState(users)) AS activeUsers'
-const SPAN_USER_SET = 'base64Encode(toString(groupBitmapMergeState(users)))'
-
-const RAW_COUNTS = `countIf(event_type = 'incomingMessages') AS incomingMessages,
-    countIf(event_type = 'outgoingMessages') AS outgoingMessages,
-    countIf(event_type = 'tasksInitiated') AS tasksInitiated,
-    countIf(event_type = 'tasksCompleted') AS tasksCompleted`
-
-const RAW_COSTS = `toString(sum(cost_nanos)) AS costNanos,
-    sum(input_tokens) AS inputTokens,
-    sum(output_tokens) AS outputTokens,
-    toUnixTimestamp64Milli(max(timestamp)) AS lastAt`
-
-const RAW_USERS = 'bitmapCardinality(groupBitmapState(user_no)) AS activeUsers'
-const RAW_USER_SET = 'base64Encode(toString(groupBitmapState(user_no))) AS userSet'
 
 /** The parts of some ranges, from days alone where that is faster. */
 function activityParts(scope: Scope, ranges: readonly Range[]): Parts {

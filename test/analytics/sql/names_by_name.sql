@@ -1,0 +1,8 @@
+-- GET /analytics/overview?endDate=2026-03-05&assistant=a at 2026-03-01T12:03:00.000Z
+-- tenant is the key of the token’s company
+--   tenant = "74edf7b5-1f46-88d0-ae46-04c3a7898a76"
+--   kind = "assistant"
+--   names = ["a"]
+
+SELECT name, max(number) AS number FROM names
+         WHERE tenant = {tenant:UUID} AND kind = {kind:String} AND name IN {names:Array(String)} GROUP BY name
