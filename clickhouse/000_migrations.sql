@@ -25,8 +25,8 @@ SETTINGS non_replicated_deduplication_window = 10000;
 CREATE TABLE IF NOT EXISTS rebuilds
 (
     name    String COMMENT 'of the rollup',
-    version UInt32 COMMENT 'of the file that asks for it',
-    phase   UInt8  COMMENT '0: days of tenants are written, 1: spans of the coarse levels are, 2: it is complete',
+    version UInt32 COMMENT 'counts the times that it was asked for; at least the version of the file that asks',
+    phase   UInt8  COMMENT '0: days of tenants are written, 1: spans of the coarse levels are, 2: it is compared and repaired, 3: it is complete',
     tenant  String COMMENT 'written so far in phase 0: the tenant, as text, which is how they are ordered',
     level   UInt8  COMMENT 'and in phase 1 the level',
     start   UInt32 COMMENT 'and of it the day or span, epoch seconds',

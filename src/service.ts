@@ -21,16 +21,18 @@ import { RequestRate } from './limits/request-rate.ts'
 import type { Log } from './log.ts'
 import { Rebuilds } from './maintenance/backfill.ts'
 import { backUp, Backups } from './maintenance/backup.ts'
+import { dropOrphanedClones } from './maintenance/backup-clones.ts'
+import { BrokenParts } from './maintenance/broken-parts.ts'
 import { Seals } from './maintenance/compaction.ts'
 import { Removals } from './maintenance/erasure.ts'
 import { Retention } from './maintenance/retention.ts'
 import { SelfCheck } from './maintenance/self-check.ts'
 import { Metrics } from './observe/metrics.ts'
 import { startTracing } from './observe/tracing.ts'
-import { type ClickHouse, migrateDatabase } from './service/clickhouse.ts'
+import { backupPlace, type ClickHouse, migrateDatabase } from './service/clickhouse.ts'
 import { Resources } from './service/resources.ts'
 
-export { type ClickHouse, migrateDatabase, openClickHouse } from './service/clickhouse.ts'
+export { backupPlace, type ClickHouse, migrateDatabase, openClickHouse } from './service/clickhouse.ts'
 
 /** Instances that share a server agree within this time. */
 export const SHARED_MAX_AGE_MS = 2_000
@@ -60,7 +62,7 @@ export async function createService(options: ServiceOptions) {
     const parts = await build(options, connection, resources)
     await startBackgroundWork(options, parts, resources)
     const { app, drain } = await buildHttp(options, parts)
-    const { store, writer, seals, rebuilds, retention, names, tenants, selfCheck, localKey } = parts
+    const { store, writer, seals, rebuilds, retention, names, tenants, selfCheck, broken, localKey } = parts
     return {
       app,
       store,
@@ -71,6 +73,7 @@ export async function createService(options: ServiceOptions) {
       names,
       tenants,
       selfCheck,
+      broken,
       localKey,
       /** From here on /health/ready says no, and everything else goes on. */
       drain,
@@ -88,9 +91,6 @@ type Parts = Awaited<ReturnType<typeof build>>
 
 const isShared = ({ CLICKHOUSE_URL }: Config): boolean => CLICKHOUSE_URL !== undefined
 
-/** Between two restarts for a broken part: what one does not mend, many do not. */
-const RESTART_MS = 60_000
-
 /** The data directory, the store and what observes it. Nothing is asked of ClickHouse yet. */
 async function connect({ config, clickhouse, database, log, makeStore = (to) => new Store(to) }: ServiceOptions, resources: Resources) {
   const dataDir = resolve(config.DATA_DIR)
@@ -98,16 +98,11 @@ async function connect({ config, clickhouse, database, log, makeStore = (to) => 
   const metrics = new Metrics()
   resources.add(clickhouse.onExit?.(() => metrics.embeddedEnded()) ?? (() => {}))
   const tracing = await startTracing(config, log)
-  let restartedAt = -Infinity
+  let broken: BrokenParts | undefined
   const store = makeStore({
     ...clickhouse,
     database,
-    onBrokenPart() {
-      if (!clickhouse.restart || performance.now() - restartedAt < RESTART_MS) return
-      restartedAt = performance.now()
-      log('error', 'ClickHouse has a part that cannot be read: it is started again, to return to those it was merged from')
-      clickhouse.restart()
-    },
+    onBrokenPart: (error) => broken?.noticed(error),
     onQuery(query) {
       metrics.query(query)
       tracing?.query(query)
@@ -118,11 +113,19 @@ async function connect({ config, clickhouse, database, log, makeStore = (to) => 
   })
   resources.add(() => store.close())
   resources.add(() => tracing?.close())
-  return { dataDir, metrics, tracing, store }
+  return {
+    dataDir,
+    metrics,
+    tracing,
+    store,
+    onBrokenPart(parts: BrokenParts) {
+      broken = parts
+    },
+  }
 }
 
 /** Everything that keeps state, put together; nothing runs yet. */
-async function build(options: ServiceOptions, { dataDir, metrics, tracing, store }: Connection, resources: Resources) {
+async function build(options: ServiceOptions, { dataDir, metrics, tracing, store, onBrokenPart }: Connection, resources: Resources) {
   const { config, clickhouse, database, log, clock = Date.now, makeCache = (...limits) => new AnswerCache(...limits) } = options
   const localKey = config.localKey ? await loadLocalKey(dataDir) : undefined
   const names = new Names(store)
@@ -165,22 +168,31 @@ async function build(options: ServiceOptions, { dataDir, metrics, tracing, store
     },
   })
   const ranks = new UserRanks(store, exclusive, log)
-  const backups = new Backups((name) => backUp(store, exclusive, { database, name, disk: config.BACKUP_DISK }))
+  const backups = new Backups((name) => backUp(store, exclusive, { database, name, ...backupPlace(config) }))
   const shared = { store, names, tenants, seals, rebuilds, removals, retention, writer, exclusive, verifier, clock, log }
-  return { ...shared, metrics, tracing, localKey, cache, ranks, backups, selfCheck: new SelfCheck(shared) }
+  const horizon = () => retention.horizon
+  const settleMs = config.QUERY_TIMEOUT_SECONDS * 1000 + (isShared(config) ? 2 * SHARED_MAX_AGE_MS : 0)
+  const broken = new BrokenParts({ store, rebuilds, seals, exclusive, log, horizon, settleMs, restart: clickhouse.restart })
+  onBrokenPart(broken)
+  return { ...shared, broken, metrics, tracing, localKey, cache, ranks, backups, selfCheck: new SelfCheck(shared) }
 }
 
 /** Starts the writer and everything else that runs by itself. */
-async function startBackgroundWork({ config, log }: ServiceOptions, parts: Parts, resources: Resources) {
-  const { names, rebuilds, retention, removals, ranks, seals, selfCheck, writer, exclusive } = parts
+async function startBackgroundWork({ config, clickhouse, log }: ServiceOptions, parts: Parts, resources: Resources) {
+  const { store, names, rebuilds, retention, removals, ranks, seals, broken, selfCheck, writer, exclusive } = parts
   await rebuilds.load()
   // What waits for `exclusive` ends when the writer is closed, which is before this.
   resources.add(() => resources.settled())
   resources.add(() => writer.close())
   await writer.start()
 
+  // ClickHouse may have set aside parts that it could not load, now and whenever it is started again.
+  resources.add(() => broken.stop())
+  await broken.look()
+  resources.add(clickhouse.onExit?.(() => void rebuilds.distrustDuring(() => broken.lookUntilDone())) ?? (() => {}))
+
   resources.add(() => rebuilds.stop())
-  resources.run(rebuilds.run(seals, exclusive))
+  resources.run(rebuilds.run(seals, exclusive, () => retention.horizon))
 
   resources.add(() => retention.stop())
   await retention.start(exclusive).catch((error: unknown) => log('error', 'RETENTION_DAYS has no effect until the next start', { error: String(error) }))
@@ -191,8 +203,14 @@ async function startBackgroundWork({ config, log }: ServiceOptions, parts: Parts
       (error: unknown) => log('error', 'a removal of an earlier run is not complete yet', { error: String(error) }),
     ),
   )
+  resources.run(
+    exclusive(() => dropOrphanedClones(store)).then(
+      (count) => count > 0 && log('warn', 'dropped what a backup that was cut off has left', { tables: count }),
+      (error: unknown) => log('error', 'what a backup that was cut off has left cannot be dropped yet', { error: String(error) }),
+    ),
+  )
   // An instance that only answers does not take the writer lease, under which the others learn it.
-  if (isShared(config)) resources.every(SHARED_MAX_AGE_MS, () => Promise.all([names.learn(), removals.learn(), retention.load()]).catch(() => {}))
+  if (isShared(config)) resources.every(SHARED_MAX_AGE_MS, () => Promise.all([names.learn(), removals.learn(), retention.load(), rebuilds.load()]).catch(() => {}))
 
   // Not waited for here: what is under way waits for the writer.
   resources.add(() => resources.run(ranks.stop()))

@@ -14,9 +14,21 @@ const TOO_EXPENSIVE: Record<string, string> = {
 
 /**
  * Cannot read all data, checksum does not match, file does not exist, no file in data part, corrupted data, cannot
- * decompress. Seen (26.7): a merge on a full disk that leaves a part with an empty file of marks.
+ * decompress, unknown codec. Seen (26.7): a merge on a full disk that leaves a part with an empty file of marks; other bytes
+ * in the middle of a file, whose first one names no codec.
  */
-export const BROKEN_PART = new Set(['33', '40', '107', '226', '246', '271'])
+const BROKEN_PART = new Set(['33', '40', '107', '226', '246', '271', '432'])
+
+/** Whether a query failed because a part on disk cannot be read. */
+export const saysBrokenPart = (error: unknown): error is ClickHouseError => error instanceof ClickHouseError && BROKEN_PART.has(error.code)
+
+/** Whether an error, or what it was caused by, says that a part on disk cannot be read. */
+export function isBrokenPart(error: unknown): boolean {
+  for (let at = error as Error | undefined; at instanceof Error; at = at.cause as Error | undefined) {
+    if (saysBrokenPart(at)) return true
+  }
+  return false
+}
 
 /** Unknown table, unknown database. */
 export const NO_TABLE = new Set(['60', '81'])

@@ -2,13 +2,14 @@
  * Brings a database up to the schema in `clickhouse/`: numbered SQL files, each applied once and in order, also where
  * several services start at the same moment.
  */
-import { createHash, randomUUID } from 'node:crypto'
+import { randomUUID } from 'node:crypto'
 import { readdir, readFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import type { ClickHouseClient, ClickHouseSettings } from '@clickhouse/client'
+import { checksumOf } from './checksums.ts'
 import { clustered, clusterSettings, type Cluster } from './cluster-config.ts'
 import type { Log } from './embedded/index.ts'
 
@@ -107,7 +108,7 @@ export async function migrate(options: MigrateOptions): Promise<{ applied: strin
     for (;;) {
       const latest = (await server.latest()).find((row) => row.version === file.version)
       if (latest?.state === 'done') {
-        refuseChanged(file, latest)
+        refuseChanged(file, latest, database)
         return false
       }
       if (latest?.state === 'started' && latest.age < takeoverMs) {
@@ -218,7 +219,8 @@ function connect(client: ClickHouseClient, database: string, access?: ClusterAcc
       await client.command({
         query: `
           INSERT INTO rebuilds (name, version, phase, tenant, level, start)
-          SELECT {name:String}, {version:UInt32}, 0, '', 0, 0 WHERE (SELECT count() FROM events) > 0`,
+          SELECT {name:String}, greatest({version:UInt32}, (SELECT max(version) + 1 FROM rebuilds WHERE name = {name:String})), 0, '', 0, 0
+          WHERE (SELECT count() FROM events) > 0`,
         query_params: { name, version },
         http_headers,
         clickhouse_settings: { insert_deduplicate: 0, wait_end_of_query: 1 },
@@ -248,18 +250,23 @@ function refuseForeign(files: MigrationFile[], rows: Latest[], database: string)
   const newest = Math.max(0, ...rows.map((row) => row.version))
   if (newest > files.length) {
     throw new MigrationError(
-      `the database ${database} is at migration ${newest}, this build knows ${files.length}: run the newer build`,
+      `the database ${database} is at migration ${newest}, this build knows ${files.length}: run the newer build. Nothing was changed`,
     )
   }
   for (const row of rows) {
     const file = files[row.version - 1]
-    if (row.state === 'done' && file) refuseChanged(file, row)
+    if (row.state === 'done' && file) refuseChanged(file, row, database)
   }
 }
 
-function refuseChanged(file: MigrationFile, row: Latest): void {
+function refuseChanged(file: MigrationFile, row: Latest, database: string): void {
   if (row.checksum === file.checksum) return
-  throw new MigrationError(`migration ${file.name} has changed since it was applied: put the change into a new file`)
+  throw new MigrationError(
+    `migration ${file.name} has changed since it was applied to the database ${database} (applied: ${row.checksum.slice(0, 12)}…, ` +
+      `here: ${file.checksum.slice(0, 12)}…). Nothing was changed. Files of a release stay as they are, so either the file was edited ` +
+      'here: restore it (git checkout) and put the change into a new file; or the database belongs to a build that was never ' +
+      'released: run that build, or start with an empty database and send the events again',
+  )
 }
 
 async function readFiles(directory: string): Promise<MigrationFile[]> {
@@ -275,7 +282,7 @@ async function readFiles(directory: string): Promise<MigrationFile[]> {
       return {
         version,
         name,
-        checksum: createHash('sha256').update(text).digest('hex'),
+        checksum: checksumOf(text),
         statements: splitStatements(text),
         rebuild: /^-- rebuild: (.+)$/m.exec(text)?.[1]?.split(', ') ?? [],
       }

@@ -9,7 +9,7 @@ import { ClickHouseError, ClickHouseLogLevel, createClient, type ClickHouseClien
 import { unavailable } from '../domain/errors.ts'
 import { missingShards, TableAdmin } from './admin.ts'
 import { clusterSettings, type Cluster } from './cluster-config.ts'
-import { asApiError, BROKEN_PART, NO_TABLE } from './errors.ts'
+import { asApiError, NO_TABLE, saysBrokenPart } from './errors.ts'
 import { ID_HASH } from './event-ids.ts'
 import { finished, type FinishedQuery, type Headers, startQuery, watched } from './query-log.ts'
 import { STREAM_SETTINGS, UNTHREADED } from './query-settings.ts'
@@ -47,8 +47,8 @@ export interface StoreOptions {
   readonly maxStreams?: number | undefined
   /** Throws where what has been written may not be there, or what is written now would not be, as on a full disk. */
   readonly assertWritten?: (() => void) | undefined
-  /** Called for each query that fails because a part on disk cannot be read. */
-  readonly onBrokenPart?: (() => void) | undefined
+  /** Called for each query that fails because a part on disk cannot be read, with ClickHouse's error. */
+  readonly onBrokenPart?: ((error: ClickHouseError) => void) | undefined
   /** Told of every query of every client when it is over. */
   readonly onQuery?: ((query: FinishedQuery) => void) | undefined
 }
@@ -77,6 +77,20 @@ function checked(client: ClickHouseClient, assertWritten: () => void): ClickHous
   return client
 }
 
+/** Makes a client tell of each failure; maintenance reads rollups too. */
+function noting(client: ClickHouseClient, note: (error: unknown) => void): ClickHouseClient {
+  for (const method of ['command', 'query'] as const) {
+    const send = client[method].bind(client) as (params: unknown) => Promise<unknown>
+    const notingSend = (params: unknown) =>
+      send(params).catch((error: unknown) => {
+        note(error)
+        throw error
+      })
+    Object.assign(client, { [method]: notingSend })
+  }
+  return client
+}
+
 export class Store {
   readonly #reader: ClickHouseClient
   /** Reads too, over connections of its own: an export holds one as long as its reader takes. */
@@ -87,7 +101,7 @@ export class Store {
   readonly #tables: TableAdmin
   readonly #limits: ClickHouseSettings
   readonly #assertWritten: (() => void) | undefined
-  readonly #onBrokenPart: (() => void) | undefined
+  readonly #onBrokenPart: ((error: ClickHouseError) => void) | undefined
   readonly #onQuery: ((query: FinishedQuery) => void) | undefined
   readonly #database: string
 
@@ -128,7 +142,7 @@ export class Store {
       return options.assertWritten ? checked(counted, () => this.assertWritten()) : counted
     }
     this.writer = seen(writer, 'writer')
-    this.admin = seen(createClient(asAdmin), 'admin')
+    this.admin = seen(noting(createClient(asAdmin), (error) => this.#note(error)), 'admin')
     const urls = options.cluster?.urls ?? []
     const servers = urls.length === 0 ? [this.admin] : urls.map((url) => seen(createClient({ ...asAdmin, url }), 'admin'))
     this.#tables = new TableAdmin({ admin: this.admin, servers, database: options.database, cluster: options.cluster })
@@ -205,7 +219,7 @@ export class Store {
   }
 
   #note(error: unknown): void {
-    if (error instanceof ClickHouseError && BROKEN_PART.has(error.code)) this.#onBrokenPart?.()
+    if (saysBrokenPart(error)) this.#onBrokenPart?.(error)
   }
 
   /** Reads what belongs to no single caller: names, seals, ids before an insert. Never used for an answer's figures. */

@@ -96,9 +96,11 @@ export interface WriterLease extends WriteGuard {
   abandon(): void
 }
 
+/** The term of an instance that has its ClickHouse to itself. */
+export const ENDLESS_TERM: Term = { number: 0, until: '2299-12-31 23:59:59.999' }
+
 /** The lease of an instance that has its ClickHouse to itself: it never ends. */
 export class OwnLease implements WriterLease {
-  static readonly #term: Term = { number: 0, until: '2299-12-31 23:59:59.999' }
   readonly #store: Store
   #abandoned = false
 
@@ -109,10 +111,10 @@ export class OwnLease implements WriterLease {
   async acquire(): Promise<Turn> {
     if (this.#abandoned) await waitForWrites(this.#store)
     this.#abandoned = false
-    return { term: OwnLease.#term, continued: true, unsettled: null }
+    return { term: ENDLESS_TERM, continued: true, unsettled: null }
   }
 
-  extend = () => Promise.resolve(OwnLease.#term)
+  extend = () => Promise.resolve(ENDLESS_TERM)
   firstOpenTerm = () => Promise.resolve(null)
   release = () => Promise.resolve()
   settled = () => {}

@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { readConfig } from '../config.ts'
 import { backUp, BACKUP_NAME, type Backup } from '../maintenance/backup.ts'
+import { backupPlace } from '../service.ts'
 import { askService, withService } from './operator.ts'
 
 const USAGE = 'usage: npm run backup -- [NAME] [--url http://127.0.0.1:8787] [--token TOKEN]'
@@ -39,7 +40,7 @@ const here = () =>
     backUp(store, (work) => writer.exclusive(work), {
       database: config.CLICKHOUSE_DATABASE,
       name: given.name,
-      disk: config.BACKUP_DISK,
+      ...backupPlace(config),
     }),
   )
 

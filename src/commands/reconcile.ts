@@ -53,9 +53,10 @@ const query = new URLSearchParams({
 })
 
 const here = () =>
-  withService(config, async ({ store, seals, names, writer, tenants, retention }) => {
+  withService(config, async ({ store, seals, names, writer, tenants, retention, broken }) => {
     const kept = { ...range, horizon: retention.horizon }
-    return readable(await reconcileAll({ store, seals, names, exclusive: (work) => writer.exclusive(work) }, kept), tenants)
+    const compare = () => reconcileAll({ store, seals, names, exclusive: (work) => writer.exclusive(work) }, kept)
+    return readable(await (range.repair ? broken.healing(compare) : compare()), tenants)
   })
 
 /** Asks a running service until it is done; undefined where none runs. */

@@ -13,18 +13,25 @@ import type { WriteGuard, WriteLock } from '../clickhouse/writer-lease.ts'
 import type { TenantKey } from '../domain/tenant.ts'
 import type { Log } from '../log.ts'
 import { DAY, SEALED, SPLIT_DAY, type RollupTable } from '../rollups/granularities.ts'
-import { sealFrom, splitDay, type Seals } from './compaction.ts'
-import { type Place, rewriteDays } from './reconcile.ts'
+import { sealFrom, splitDays, type Seals } from './compaction.ts'
+import { MAX_DRIFT, type Place, reconcile, rewriteDays } from './reconcile.ts'
+import { MAX_INSTANT, MIN_INSTANT, type Instant } from '../time/instant.ts'
 
 /** The lane is held for so much at a time: a second or two. */
 const STEP_EVENTS = 100_000
 const STEP_DAYS = 100
+/** Spans of coarse levels that are written together, and the rows of days that they are made of. */
+const STEP_SPANS = 100
+const STEP_ROWS = 10_000
 /** Days are listed so many at a time, in one pass over what is left of the log. */
 const LISTED_DAYS = 10_000
 const RETRY_MS = 1_000
 
-/** `days`: all up to (tenant, day) are written; `spans`: all up to (level, start); see clickhouse/000_migrations.sql. */
-const PHASES = { days: 0, spans: 1, done: 2 } as const
+/**
+ * `days`: all up to (tenant, day) are written; `spans`: all up to (level, start); `repair`: rows of it were lost, and those
+ * that differ from the log are written again (broken-parts.ts). See clickhouse/000_migrations.sql.
+ */
+const PHASES = { days: 0, spans: 1, repair: 2, done: 3 } as const
 
 /** Stands for no day: what was in the rollup is gone, and the first day is next. */
 const BEGUN = 1
@@ -48,6 +55,8 @@ interface Day extends Place {
   readonly events: number
 }
 
+const ALL_ROLLUPS: ReadonlySet<RollupTable> = new Set<RollupTable>(['activity', 'user_activity'])
+
 const DAYS_OF_EVENTS = `
   SELECT tenant, toUInt32(intDiv(toUnixTimestamp(timestamp), ${DAY.seconds}) * ${DAY.seconds}) AS start, count() AS events
   FROM events GROUP BY tenant, start`
@@ -61,6 +70,10 @@ export class Rebuilds {
   #listed: { rollup: RollupTable; days: Day[] } | undefined
   #events = { done: 0, total: 0 }
   #stopped = false
+  /** How many doubt the rollups at the moment. */
+  #distrust = 0
+  /** One run after the other. */
+  #running: Promise<void> = Promise.resolve()
 
   constructor(store: Store, log: Log) {
     this.#store = store
@@ -69,7 +82,30 @@ export class Rebuilds {
 
   /** Rollups that are not complete; a snapshot that may be kept for the length of a request. */
   get pending(): ReadonlySet<RollupTable> {
-    return this.#pending
+    return this.#distrust > 0 ? ALL_ROLLUPS : this.#pending
+  }
+
+  /** No rollup is read until `work` is done. */
+  async distrustDuring(work: () => Promise<void>): Promise<void> {
+    this.#distrust++
+    try {
+      await work()
+    } finally {
+      this.#distrust--
+    }
+  }
+
+  /**
+   * Asks for a rollup to be made complete again, since rows of it are lost or are about to be. From here on questions read
+   * the log in its place, those of other instances after their next `load`. Runs under the writer lease; `run` does the work.
+   */
+  async request(rollup: RollupTable): Promise<void> {
+    await this.load()
+    const position = this.#positions.get(rollup)
+    const isBackfilling = position && (position.phase === PHASES.days || position.phase === PHASES.spans)
+    const phase = isBackfilling ? PHASES.days : PHASES.repair
+    await this.#record(rollup, { version: (position?.version ?? 0) + 1, phase, tenant: '', level: 0, start: 0 })
+    await this.load()
   }
 
   /** Of each rollup that is not complete, how much is done, from 0 to 1; they are made one after the other. */
@@ -93,15 +129,24 @@ export class Rebuilds {
     this.#pending = new Set(rows.filter(({ phase }) => phase !== PHASES.done).map(({ rollup }) => rollup))
   }
 
-  /** Completes what is not complete, step by step; resolves when all is done or `stop` was called. */
-  async run(seals: Seals, exclusive: WriteLock): Promise<void> {
+  /**
+   * Completes what is not complete, step by step; resolves when all is done or `stop` was called.
+   * @param horizon gives the moment before which nothing is kept, epoch milliseconds
+   */
+  async run(seals: Seals, exclusive: WriteLock, horizon: () => Instant = () => 0): Promise<void> {
+    this.#running = this.#running.then(() => this.#run(seals, exclusive, horizon))
+    await this.#running
+  }
+
+  async #run(seals: Seals, exclusive: WriteLock, horizon: () => Instant): Promise<void> {
     const began = performance.now()
     const rollups = [...this.#pending].join(', ')
     if (rollups === '') return
     this.#log('info', 'rollups are made anew from the log; until then questions read the log alone', { rollups })
     while (this.#pending.size > 0 && !this.#stopped) {
       try {
-        await exclusive((guard) => this.#step(seals, guard))
+        const isRepaired = await this.#repair(seals, exclusive, horizon())
+        if (!isRepaired) await exclusive((guard) => this.#step(seals, guard))
       } catch (error) {
         if (this.#stopped) return
         this.#log('warn', 'a step of making rollups anew failed and is tried again', {
@@ -115,6 +160,26 @@ export class Rebuilds {
 
   stop(): void {
     this.#stopped = true
+  }
+
+  /** Beside the lane but for its stretches. @returns false where no rollup is to be repaired */
+  async #repair(seals: Seals, exclusive: WriteLock, horizon: Instant): Promise<boolean> {
+    await this.load()
+    const [rollup] = this.#pending
+    const position = rollup && this.#positions.get(rollup)
+    if (!rollup || position?.phase !== PHASES.repair) return false
+    const range = { from: MIN_INSTANT, to: MAX_INSTANT, repair: true, only: rollup, horizon }
+    const { drift, repaired } = await reconcile(this.#store, seals, exclusive, range)
+    await exclusive(async () => {
+      await this.load()
+      // Asked for again meanwhile: more was lost, perhaps of days that were compared already.
+      if (this.#positions.get(rollup)?.version !== position.version) return
+      const isHopeless = drift.length >= MAX_DRIFT
+      await this.#record(rollup, isHopeless ? { ...position, version: position.version + 1, phase: PHASES.days } : { ...position, phase: PHASES.done })
+      await this.load()
+      if (!isHopeless) this.#log('warn', 'a rollup was repaired from the log', { rollup, repaired })
+    })
+    return true
   }
 
   /** Runs in the lane. */
@@ -158,25 +223,32 @@ export class Rebuilds {
     this.#events.done += events
   }
 
-  /** The next span of a sealed level, written from its days; spans that are not sealed yet come with their seal. */
+  /** The next spans of a sealed level, written from their days; spans that are not sealed yet come with their seal. */
   async #writeSpan(rollup: RollupTable, position: Position, seals: Seals, guard: WriteGuard): Promise<void> {
     for (const level of SEALED.toSorted((a, b) => a.id - b.id)) {
       if (level.id < position.level || (level === SPLIT_DAY && rollup !== 'activity')) continue
-      const [next] = await this.#store.readInternal<{ first: number; rows: number }>(
-        'rebuild_span',
-        `SELECT toUInt32(toUnixTimestamp(min(start))) AS first, count() AS rows FROM ${rollup}
-         WHERE level = ${DAY.id} AND start >= fromUnixTimestamp({from:UInt32}) AND start < fromUnixTimestamp({until:UInt32})`,
+      const next = await this.#store.readInternal<{ span: number; rows: number }>(
+        'rebuild_spans',
+        `SELECT toUInt32(intDiv(toUnixTimestamp(start), {seconds:UInt32}) * {seconds:UInt32}) AS span, count() AS rows FROM ${rollup}
+         WHERE level = ${DAY.id} AND start >= fromUnixTimestamp({from:UInt32}) AND start < fromUnixTimestamp({until:UInt32})
+         GROUP BY span ORDER BY span LIMIT ${STEP_SPANS}`,
         {
           seconds: level.seconds,
           from: level.id === position.level ? position.start + level.seconds : 0,
           until: seals.sealedUntil[SEALED.indexOf(level)] ?? 0,
         },
       )
-      if (!next || next.rows === 0) continue
-      const start = next.first - (next.first % level.seconds)
-      if (level === SPLIT_DAY) await splitDay(this.#store, guard, { from: start })
-      else await sealFrom(this.#store, guard, { table: rollup, level: level.id, from: start, below: DAY.id })
-      await this.#record(rollup, { ...position, level: level.id, start })
+      if (next.length === 0) continue
+      let rows = 0
+      const from: number[] = []
+      for (const { span, rows: more } of next) {
+        if (from.length > 0 && rows + more > STEP_ROWS) break
+        rows += more
+        from.push(span)
+      }
+      if (level === SPLIT_DAY) await splitDays(this.#store, guard, { from })
+      else await sealFrom(this.#store, guard, { table: rollup, level: level.id, from, below: DAY.id })
+      await this.#record(rollup, { ...position, level: level.id, start: from.at(-1) as number })
       return
     }
     await this.#record(rollup, { ...position, phase: PHASES.done, level: 0, start: 0 })

@@ -1,11 +1,15 @@
 /**
- * Backups by ClickHouse's own BACKUP, of all tables at one moment: in the writer's lane each table is cloned (hard links,
+ * Backups by ClickHouse's own BACKUP, of all tables at one moment: under the writer lease each table is cloned (hard links,
  * a fraction of a second whatever its size), beside it the clones are copied, so events are stored meanwhile.
+ *
+ * A table `backup_contents` goes with them. It lists the tables with their definitions and the checksums of their parts, so
+ * that a restore can tell whether it has everything, and nothing else (restore.ts).
  */
-import { randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Store } from '../clickhouse/store.ts'
 import type { WriteLock } from '../clickhouse/writer-lease.ts'
+import { ApiError } from '../domain/errors.ts'
+import { dropOrphanedClones, dropTable, isClone, newClonePrefix } from './backup-clones.ts'
 
 /** Cannot be made or restored; `message` is meant for whoever asked. */
 export class BackupError extends Error {
@@ -22,112 +26,145 @@ export interface Backup {
 /** A file name: what the server keeps it under, below its `allowed_path` or on a disk. */
 export const BACKUP_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/
 
-const CLONE = 'backup_'
-/** What a backup that was cut off has left is removed after this. */
-const CLONES_LIVE_SECONDS = 86_400
+/** One row a table or view of the backup. */
+export const CONTENTS = 'backup_contents'
+const CONTENTS_COLUMNS = `
+    name       String,
+    engine     String,
+    definition String,
+    rows       UInt64,
+    parts      Array(String) COMMENT 'system.parts.hash_of_all_files, sorted: over the checksums of all files of a part'`
+
 const POLL_MS = 100
-/** Between two tries to drop what a backup was made of: for an hour, and what is there then, by a backup of another day. */
+/** Between two tries to drop the clones: for an hour, and what is there then, at the next start or erasure. */
 const DROP_MS = 2_000
 const MAX_DROPS = 1_800
 
-interface Table {
-  name: string
-  engine: string
-  age: number
-}
-
-/** The tables of the database, those with rows first. */
-const tablesOf = (store: Store) =>
-  store.adminRows<Table>(
-    `SELECT name, engine, toUInt32(dateDiff('second', metadata_modification_time, now())) AS age
-     FROM system.tables WHERE database = currentDatabase() ORDER BY name`,
-  )
-
 /**
  * Makes a backup of the whole database and returns when it is complete.
- * @param disk of ClickHouse's configuration; '' keeps it as files below `<backups><allowed_path>`
+ * @param to.disk of ClickHouse's configuration; '' keeps it as files below `<backups><allowed_path>`
+ * @param to.removeUnfinished removes what a backup of that name that was cut off has left where backups are kept, and leaves
+ * a complete one alone; not given where that is out of the service's reach
  * @throws BackupError where ClickHouse cannot make it, or has one of that name
  * @throws ApiError 503 where the disk became full meanwhile: it may be cut off then
  */
 export async function backUp(
   store: Store,
   exclusive: WriteLock,
-  { database, name, disk }: { database: string; name: string; disk: string },
+  to: { database: string; name: string; disk: string; removeUnfinished?: ((name: string) => Promise<void>) | undefined },
 ): Promise<Backup> {
+  const { database, name, disk, removeUnfinished } = to
   if (store.isClustered) {
     throw new BackupError('a cluster is backed up by its own BACKUP … ON CLUSTER while no instance of the service runs')
   }
-  const prefix = `${CLONE}${randomBytes(4).toString('hex')}_`
-  const old = (await tablesOf(store)).filter((table) => table.name.startsWith(CLONE) && table.age > CLONES_LIVE_SECONDS)
-  for (const table of old) await drop(store, table.name)
+  const place = placeOf(name, disk)
+  const prefix = newClonePrefix()
   const tables: string[] = []
   try {
-    const views = await exclusive(async () => {
-      const all = (await tablesOf(store)).filter((table) => !table.name.startsWith(CLONE))
+    // The BACKUP begins under the lease, so that whoever has the lease can tell clones of a running backup from others.
+    const id = await exclusive(async (guard) => {
+      await dropOrphanedClones(store)
+      const [running] = await store.adminRows(`SELECT 1 FROM system.backups WHERE status = 'CREATING_BACKUP' AND name = {place:String}`, { place })
+      if (!running) await removeUnfinished?.(name)
+      const all = (await tablesOf(store)).filter((table) => !isClone(table.name))
       for (const { name: table, engine } of all) {
         if (!engine.endsWith('MergeTree')) continue
         tables.push(table)
-        await store.admin.command({ query: `CREATE TABLE ${prefix}${table} CLONE AS ${table}` })
+        await store.admin.command({ query: `CREATE TABLE ${prefix}${table} AS ${table}` })
+        // Without merges, the parts of the clone are those that `backup_contents` says.
+        await store.admin.command({ query: `SYSTEM STOP MERGES ${prefix}${table}` })
+        await store.admin.command({ query: `ALTER TABLE ${prefix}${table} ATTACH PARTITION ALL FROM ${table}` })
       }
-      return all.filter(({ engine }) => engine === 'MaterializedView').map((table) => table.name)
+      tables.push(CONTENTS)
+      await listContents(store, prefix)
+      const [lease] = await store.adminRows<{ held: number }>(`SELECT ${guard.condition()} AS held`)
+      if (lease?.held !== 1) throw new BackupError('the writer lease ended while the tables were cloned: try again')
+      const views = all.filter(({ engine }) => engine === 'MaterializedView')
+      const parts = [
+        ...tables.map((table) => `TABLE ${database}.${prefix}${table} AS ${database}.${table}`),
+        ...views.map((view) => `TABLE ${database}.${view.name}`),
+      ]
+      return begin(store, `BACKUP ${parts.join(', ')} TO ${place} SETTINGS id = '${prefix}' ASYNC`)
     })
-    const parts = [
-      ...tables.map((table) => `TABLE ${database}.${prefix}${table} AS ${database}.${table}`),
-      ...views.map((view) => `TABLE ${database}.${view}`),
-    ]
-    return await settled(store, name, `BACKUP ${parts.join(', ')} TO ${placeOf(name, disk)} ASYNC`)
+    return await settled(store, name, id)
+  } catch (error) {
+    if (error instanceof ApiError) throw error
+    throw reasonOf(error)
   } finally {
     await dropAll(store, tables.map((table) => `${prefix}${table}`))
   }
 }
 
+/** The tables of the database. */
+const tablesOf = (store: Store) =>
+  store.adminRows<{ name: string; engine: string }>(
+    `SELECT name, engine FROM system.tables WHERE database = currentDatabase() ORDER BY name`,
+  )
+
+async function listContents(store: Store, prefix: string): Promise<void> {
+  const contents = `${prefix}${CONTENTS}`
+  await store.admin.command({ query: `CREATE TABLE ${contents} (${CONTENTS_COLUMNS}) ENGINE = MergeTree ORDER BY name` })
+  await store.admin.command({ query: `SYSTEM STOP MERGES ${contents}` })
+  await store.admin.command({
+    query: `INSERT INTO ${contents}
+      SELECT name, engine, create_table_query, rows, parts
+      FROM (SELECT name, engine, create_table_query FROM system.tables
+        WHERE database = currentDatabase() AND name NOT LIKE 'backup\\_%' AND (endsWith(engine, 'MergeTree') OR engine = 'MaterializedView')) AS tables
+      LEFT JOIN (${partsOf(prefix)}) AS parts USING name`,
+    clickhouse_settings: { wait_end_of_query: 1 },
+  })
+}
+
+/** SQL of the rows and parts of all tables whose names begin with `prefix`, by the rest of their names. */
+export const partsOf = (prefix: string): string => `
+  SELECT substring(table, ${prefix.length + 1}) AS name, sum(rows) AS rows, arraySort(groupArray(hash_of_all_files)) AS parts
+  FROM system.parts WHERE database = currentDatabase() AND active AND startsWith(table, '${prefix}') GROUP BY name`
+
 /** Drops tables. What cannot be dropped now, as on a full disk, is tried again without being waited for. */
 async function dropAll(store: Store, tables: readonly string[], tries = MAX_DROPS): Promise<void> {
-  const outcomes = await Promise.allSettled(tables.map((table) => drop(store, table)))
+  const outcomes = await Promise.allSettled(tables.map((table) => dropTable(store, table)))
   const left = tables.filter((_, at) => outcomes[at]?.status === 'rejected')
   if (left.length > 0 && tries > 0) void sleep(DROP_MS, undefined, { ref: false }).then(() => dropAll(store, left, tries - 1))
 }
 
-/**
- * Brings a backup into a database that has no table.
- * @param store of that database, which need not exist
- * @throws BackupError where it has one, and where ClickHouse cannot restore; tables that are there by then stay
- */
-export async function restore(
-  store: Store,
-  { database, name, disk }: { database: string; name: string; disk: string },
-): Promise<Backup> {
-  const [there] = await store.adminRows<{ tables: number }>(
-    `SELECT toUInt32(count()) AS tables FROM system.tables WHERE database = {database:String}`,
-    { database },
-  )
-  if (there && there.tables > 0) {
-    throw new BackupError(`the database ${database} is not empty (${there.tables} tables): a backup is restored into an empty one`)
-  }
-  await store.admin.command({ query: `CREATE DATABASE IF NOT EXISTS ${database}` })
-  return settled(store, name, `RESTORE DATABASE ${database} FROM ${placeOf(name, disk)} ASYNC`)
-}
-
-const placeOf = (name: string, disk: string) => {
+/** SQL of the place where a backup is kept, as `system.backups` names it. */
+export const placeOf = (name: string, disk: string): string => {
   if (!BACKUP_NAME.test(name)) throw new BackupError(`${name} cannot be the name of a backup: letters, digits, and . _ - between them`)
   return disk === '' ? `File('${name}')` : `Disk('${disk}', '${name}')`
 }
 
 /** What ClickHouse says is wrong, without its stack. */
-const reasonOf = (error: unknown) => new BackupError(String((error as Error).message).split(', Stack trace')[0], { cause: error })
+export function reasonOf(error: unknown): BackupError {
+  if (error instanceof BackupError) return error
+  const message = (String((error as Error).message).split(', Stack trace')[0] as string).trim().replace(/[. ]+$/, '')
+  // Of ClickHouse: also where the one that wrote it is gone.
+  if (!/is being written already/.test(message)) return new BackupError(message, { cause: error })
+  return new BackupError(
+    `${message}. If no backup is running, an earlier one of this name was cut off: remove what it left where backups are kept, or choose another name`,
+    { cause: error },
+  )
+}
 
-/** Starts it and waits for its end: it may take longer than any request. */
-async function settled(store: Store, name: string, statement: string): Promise<Backup> {
-  const [begun] = await store.adminRows<{ id: string }>(statement).catch((error: unknown) => {
-    throw reasonOf(error)
-  })
+/** Starts a BACKUP or RESTORE … ASYNC, which may take longer than any request. @returns its id in `system.backups` */
+export async function begin(store: Store, statement: string): Promise<string> {
+  const [begun] = await store.adminRows<{ id: string }>(statement)
+  return begun?.id ?? ''
+}
+
+/**
+ * Waits for the end of a BACKUP or RESTORE.
+ * @throws BackupError where it failed
+ */
+export async function settled(store: Store, name: string, id: string): Promise<Backup> {
   for (;;) {
-    const [row] = await store.adminRows<{ status: string; error: string; bytes: number; files: number }>(
-      `SELECT status, error, toFloat64(total_size) AS bytes, toFloat64(num_files) AS files FROM system.backups WHERE id = {id:String}`,
-      { id: begun?.id },
-    ).catch((error: unknown) => {
-      throw reasonOf(error)
-    })
+    const [row] = await store
+      .adminRows<{ status: string; error: string; bytes: number; files: number }>(
+        `SELECT status, error, toFloat64(total_size) AS bytes, toFloat64(num_files) AS files FROM system.backups WHERE id = {id:String}`,
+        { id },
+      )
+      .catch((error: unknown) => {
+        throw reasonOf(error)
+      })
     if (!row) throw new BackupError('ClickHouse was restarted meanwhile')
     if (row.status === 'BACKUP_CREATED' || row.status === 'RESTORED') {
       store.assertWritten()
@@ -137,8 +174,6 @@ async function settled(store: Store, name: string, statement: string): Promise<B
     await sleep(POLL_MS)
   }
 }
-
-const drop = (store: Store, table: string) => store.admin.command({ query: `DROP TABLE IF EXISTS ${table} SYNC` })
 
 /** Backups that this service is asked for over HTTP: one at a time, and asking again waits for the same one. */
 export class Backups {

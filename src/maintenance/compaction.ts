@@ -112,10 +112,10 @@ export class Seals {
     if (!next) return false
     const { at, level, from, until } = next
     this.#doubtful = true
-    if (level === SPLIT_DAY) await splitDay(this.#store, guard, { from })
+    if (level === SPLIT_DAY) await splitDays(this.#store, guard, { from: [from] })
     else {
       const below = at === 1 ? DAY : (SEALED[at - 1] as Level)
-      for (const { table } of ROLLUPS) await sealFrom(this.#store, guard, { table, level: level.id, from, below: below.id })
+      for (const { table } of ROLLUPS) await sealFrom(this.#store, guard, { table, level: level.id, from: [from], below: below.id })
     }
     await this.#record(orFail(guard), [level.id, until])
     this.#doubtful = false
@@ -150,16 +150,16 @@ export async function mergeParts(store: Store): Promise<void> {
   for (const table of ['activity', 'user_activity', 'events']) await store.mergeParts(table, MAX_MERGED_BYTES)
 }
 
-/** Which rows are written: of the span that begins at `from`, epoch seconds, of all tenants or of some. */
+/** Which rows are written: of the spans that begin at `from`, epoch seconds, of all tenants or of some. */
 interface Sealed {
-  readonly from: number
+  readonly from: readonly number[]
   readonly tenants?: readonly TenantKey[]
 }
 
 /**
- * Writes one span of a coarse level from the rows of a finer one.
+ * Writes spans of a coarse level from the rows of a finer one.
  *
- * Without tenants it seals the span for all, with some it repairs.
+ * Without tenants it seals the spans for all, with some it repairs.
  */
 export async function sealFrom(
   store: Store,
@@ -171,17 +171,21 @@ export async function sealFrom(
   if (!rollup || !seconds) throw new RangeError(`no coarse level ${level} of ${table}`)
   const { key, columns } = rollup
   await writeAnew(store, guard, table, sealed, {
-    params: { level, below, until: sealed.from + seconds },
-    spot: `level = {level:UInt8} AND start = {from:DateTime('UTC')}`,
+    params: { level, below, first: Math.min(...sealed.from), until: Math.max(...sealed.from) + seconds, seconds },
+    spot: `level = {level:UInt8} AND ${WITHIN} AND toUnixTimestamp(start) IN {from:Array(UInt32)}`,
     columns: `tenant, level, ${key}, start, ${Object.keys(columns).join(', ')}`,
     select: `
-      SELECT tenant, {level:UInt8} AS sealed_level, ${key}, {from:DateTime('UTC')} AS sealed_start,
+      SELECT tenant, {level:UInt8} AS sealed_level, ${key}, toDateTime(${SPAN_START}, 'UTC') AS sealed_start,
         ${Object.values(columns).join(', ')}
       FROM ${table}
-      WHERE level = {below:UInt8} AND start >= {from:DateTime('UTC')} AND start < {until:DateTime('UTC')}`,
-    groupBy: `tenant, ${key}`,
+      WHERE level = {below:UInt8} AND ${WITHIN} AND ${SPAN_START} IN {from:Array(UInt32)}`,
+    groupBy: `tenant, ${key}, sealed_start`,
   })
 }
+
+/** The first uses the index, the second is exact. */
+const WITHIN = `start >= {first:DateTime('UTC')} AND start < {until:DateTime('UTC')}`
+const SPAN_START = 'toUInt32(intDiv(toUnixTimestamp(start), {seconds:UInt32}) * {seconds:UInt32})'
 
 const SINCE_MIDNIGHT = `toUnixTimestamp(start) % ${DAY.seconds}`
 
@@ -192,12 +196,12 @@ export const PIECES = {
   source: `activity ARRAY JOIN [${CUTS.join(', ')}]::Array(UInt32) AS quarters WHERE level = ${QUARTER.id} AND assistant_no = 0`,
 } as const
 
-/** Writes both pieces of a day for each cut from its quarters of an hour; as `sealFrom` otherwise. */
-export async function splitDay(store: Store, guard: WriteGuard, sealed: Sealed): Promise<void> {
+/** Writes both pieces of days for each cut from their quarters of an hour; as `sealFrom` otherwise. */
+export async function splitDays(store: Store, guard: WriteGuard, sealed: Sealed): Promise<void> {
   const { columns } = ROLLUPS[0]
-  const within = `start >= {from:DateTime('UTC')} AND start < {until:DateTime('UTC')}`
+  const within = `${WITHIN} AND ${SPAN_START} IN {from:Array(UInt32)}`
   await writeAnew(store, guard, 'activity', sealed, {
-    params: { until: sealed.from + SPLIT_DAY.seconds },
+    params: { first: Math.min(...sealed.from), until: Math.max(...sealed.from) + SPLIT_DAY.seconds, seconds: SPLIT_DAY.seconds },
     spot: `level > ${SPLIT_DAY.id} AND ${within}`,
     columns: `tenant, level, assistant_no, start, ${Object.keys(columns).join(', ')}`,
     select: `

@@ -17,6 +17,7 @@ import { toIso } from '../time/iso8601.ts'
 import type { WriteLock } from '../clickhouse/writer-lease.ts'
 import type { Instant } from '../time/instant.ts'
 import { dateTime64, slices } from '../clickhouse/parameters.ts'
+import { dropOrphanedClones } from './backup-clones.ts'
 
 /** What was removed; dates are ISO 8601, null where there was no event. */
 export interface RemovalReceipt {
@@ -201,6 +202,8 @@ export class Removals {
       params,
     )
     if (!left || left.events > 0) return false
+    // They hold the name too. Those of a backup that is under way are dropped when it ends.
+    await dropOrphanedClones(this.#store)
     // Lists without the user are made when they are next asked for.
     await this.#store.deleteRows('user_ranks', 'tenant = {tenant:UUID}', params)
     for (const table of TABLES_OF_USERS) await this.#store.deleteRows(table, OF_USER, params)

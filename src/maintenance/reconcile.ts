@@ -11,7 +11,7 @@ import { ACROSS_LEVELS, ASSISTANT_LEVELS, COARSE, CUTS, DAY, QUARTER, SEALED, SP
 import type { Store } from '../clickhouse/store.ts'
 import { maintenanceId, orFail, type WriteGuard, type WriteLock } from '../clickhouse/writer-lease.ts'
 import { keyLiteral, type TenantKey } from '../domain/tenant.ts'
-import { PIECES, sealFrom, splitDay, type Seals } from './compaction.ts'
+import { PIECES, sealFrom, splitDays, type Seals } from './compaction.ts'
 import { dateTime64 } from '../clickhouse/parameters.ts'
 import { tableFilters } from '../clickhouse/tenant-filter.ts'
 
@@ -27,6 +27,9 @@ export interface Drift {
   rollupEvents: number
 }
 
+/** Where a comparison ends early: so much is not drift but a rollup that has to be made again as a whole. */
+export const MAX_DRIFT = 10_000
+
 export interface Reconciliation {
   /** Tenants times days that were compared. */
   days: number
@@ -39,7 +42,9 @@ export interface Reconciliation {
 /** The lane is held for one such stretch at a time; what is summed from day rows alone goes faster. */
 const STRETCH_SECONDS = 16 * DAY.seconds
 const COARSE_STRETCH_SECONDS = 128 * DAY.seconds
-const MAX_DRIFT = 10_000
+/** Days with few rows are taken together beyond that: 5,000 days of one event each took 313 stretches, and minutes. */
+const STRETCH_ROWS = 100_000
+const MAX_STRETCH_SECONDS = 2_048 * DAY.seconds
 
 const SEALED_IDS: readonly number[] = SEALED.map(({ id }) => id)
 /** Rows that come from raw events alone. */
@@ -157,6 +162,8 @@ export interface ReconcileOptions {
   readonly from: number
   readonly to: number
   readonly repair: boolean
+  /** Compares only this rollup. */
+  readonly only?: RollupTable | undefined
   /** Nothing of before is kept, or compared; epoch milliseconds. */
   readonly horizon?: number
   /** Told of what was written anew: answers that depend on a span of time with one of these moments in it were wrong. */
@@ -178,17 +185,18 @@ export async function reconcile(
   store: Store,
   seals: Seals,
   exclusive: WriteLock,
-  { from, to, repair, horizon = 0, onRepaired = () => {} }: ReconcileOptions,
+  { from, to, repair, only, horizon = 0, onRepaired = () => {} }: ReconcileOptions,
 ): Promise<Reconciliation> {
   const result: Reconciliation = { days: 0, drift: [], repaired: 0 }
-  const compareAll = async (rollups: readonly Rollup[], seconds: number, start: number, end: number) => {
-    const stretch = seconds === DAY.seconds ? STRETCH_SECONDS : COARSE_STRETCH_SECONDS
-    for (let at = start; at < end && result.drift.length < MAX_DRIFT; at += stretch) {
-      const until = Math.min(at + stretch, end)
-      if (!days.some((day) => day >= at && day < until)) continue
+  const compareAll = async (all: readonly Rollup[], seconds: number, start: number, end: number) => {
+    const rollups = only ? all.filter(({ table }) => table === only) : all
+    if (rollups.length === 0) return
+    const least = seconds === DAY.seconds ? STRETCH_SECONDS : COARSE_STRETCH_SECONDS
+    for (const { from: at, until } of stretchesOf(days, start, end, least)) {
+      if (result.drift.length >= MAX_DRIFT) break
       await exclusive(async (guard) => {
         const compared = await Promise.all(rollups.map((rollup) => compare(store, rollup, seconds, at, until)))
-        if (rollups === ROLLUPS) result.days += compared[0]?.days ?? 0
+        if (all === ROLLUPS) result.days += compared[0]?.days ?? 0
         const found = compared.flatMap(({ drift }) => drift)
         result.drift.push(...found)
         if (!repair || found.length === 0) return
@@ -199,8 +207,8 @@ export async function reconcile(
     }
   }
   const days = await occupiedDays(store, from, to)
-  const first = Math.max(from, (days[0] ?? 0) * 1000, horizon)
-  const last = Math.min(to, ((days.at(-1) ?? 0) + DAY.seconds) * 1000)
+  const first = Math.max(from, (days[0]?.day ?? 0) * 1000, horizon)
+  const last = Math.min(to, ((days.at(-1)?.day ?? 0) + DAY.seconds) * 1000)
   await compareAll(ROLLUPS, DAY.seconds, whole(first, DAY.seconds, Math.floor), whole(last, DAY.seconds, Math.ceil))
   for (const [index, level] of SEALED.entries()) {
     // A span that begins before the horizon is not read any more.
@@ -219,21 +227,51 @@ const around = (time: string) => `${time} >= {after:DateTime64(3, 'UTC')} AND ${
 /** Rows of a coarse span that reaches into a range begin at most so long before it. */
 const LONGEST_SPAN_MS = Math.max(...COARSE.map(({ seconds }) => seconds)) * 1000
 
-/** First seconds of all UTC days around a range with events or rows, oldest first: what lies between need not be compared. */
-async function occupiedDays(store: Store, from: number, to: number): Promise<number[]> {
-  const rows = await store.readInternal<{ day: number }>(
+/** A UTC day with events or rows of rollups, and how many of both; `day` is its first second. */
+interface OccupiedDay {
+  readonly day: number
+  readonly rows: number
+}
+
+/**
+ * Cuts a range into stretches to be compared at a time: of `least` seconds (a multiple of which all but the last have), and
+ * more where they hold few rows. Those without rows are left out. All times are epoch seconds.
+ */
+export function stretchesOf(days: readonly OccupiedDay[], start: number, end: number, least: number): Array<{ from: number; until: number }> {
+  const stretches: Array<{ from: number; until: number; rows: number }> = []
+  const within = days.filter(({ day }) => day >= start && day < end)
+  for (let at = 0; at < within.length; ) {
+    const { day } = within[at] as OccupiedDay
+    const from = start + Math.floor((day - start) / least) * least
+    const until = Math.min(from + least, end)
+    let rows = 0
+    for (; at < within.length && (within[at] as OccupiedDay).day < until; at++) rows += (within[at] as OccupiedDay).rows
+    const last = stretches.at(-1)
+    if (last && last.rows + rows <= STRETCH_ROWS && until - last.from <= MAX_STRETCH_SECONDS) {
+      last.until = until
+      last.rows += rows
+    } else {
+      stretches.push({ from, until, rows })
+    }
+  }
+  return stretches
+}
+
+/** All UTC days around a range with events or rows, oldest first: what lies between need not be compared. */
+async function occupiedDays(store: Store, from: number, to: number): Promise<OccupiedDay[]> {
+  const rows = await store.readInternal<OccupiedDay>(
     'reconcile_days_occupied',
-    `SELECT DISTINCT day FROM (
-       SELECT DISTINCT ${dayOf('timestamp')} AS day FROM events WHERE ${around('timestamp')}
-       UNION ALL SELECT DISTINCT ${dayOf('start')} FROM activity WHERE ${around('start')}
-       UNION ALL SELECT DISTINCT ${dayOf('start')} FROM user_activity WHERE ${around('start')})
-     ORDER BY day`,
+    `SELECT day, sum(n) AS rows FROM (
+       SELECT ${dayOf('timestamp')} AS day, count() AS n FROM events WHERE ${around('timestamp')} GROUP BY day
+       UNION ALL SELECT ${dayOf('start')} AS day, count() FROM activity WHERE ${around('start')} GROUP BY day
+       UNION ALL SELECT ${dayOf('start')} AS day, count() FROM user_activity WHERE ${around('start')} GROUP BY day)
+     GROUP BY day ORDER BY day`,
     {
       after: dateTime64(Math.max(0, from - LONGEST_SPAN_MS)),
       before: dateTime64(whole(to, DAY.seconds, Math.ceil) * 1000),
     },
   )
-  return rows.map(({ day }) => day)
+  return rows
 }
 
 async function compare(store: Store, rollup: Rollup, seconds: number, from: number, to: number) {
@@ -318,11 +356,21 @@ async function rewrite(store: Store, guard: WriteGuard, rollups: readonly Rollup
     const all = [...places.values()]
     for (let at = 0; at < all.length; at += REWRITE_DAYS) await rewriteDays(store, guard, table, all.slice(at, at + REWRITE_DAYS))
   }
-  for (const { tenants, ...span } of spans.values()) {
-    if (span.level === SPLIT_DAY.id) await splitDay(store, guard, { from: span.from, tenants: [...tenants] })
-    else await sealFrom(store, guard, { ...span, below: DAY.id, tenants: [...tenants] })
+  // Spans of one level are written together: to write them again for a tenant that is not concerned is right as well.
+  for (const { table, level } of rollups) {
+    const together = [...spans.values()].filter((span) => span.table === table && span.level === level)
+    for (let at = 0; at < together.length; at += REWRITE_SPANS) {
+      const some = together.slice(at, at + REWRITE_SPANS)
+      const from = some.map((span) => span.from)
+      const tenants = [...new Set(some.flatMap((span) => [...span.tenants]))]
+      if (level === SPLIT_DAY.id) await splitDays(store, guard, { from, tenants })
+      else await sealFrom(store, guard, { table, level, below: DAY.id, from, tenants })
+    }
   }
 }
+
+/** So many spans of a level are deleted and written again together. */
+const REWRITE_SPANS = 200
 
 /** So many days of tenants are deleted and written anew together. */
 const REWRITE_DAYS = 500

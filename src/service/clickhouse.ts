@@ -1,8 +1,9 @@
 /** Which ClickHouse a service works with, and its schema. */
-import { mkdir } from 'node:fs/promises'
-import { resolve } from 'node:path'
+import { mkdir, readdir, rm } from 'node:fs/promises'
+import { join, resolve } from 'node:path'
 import { ClickHouseLogLevel, createClient, type ClickHouseClient } from '@clickhouse/client'
 import { startEmbedded } from '../clickhouse/embedded/index.ts'
+import { refuseIncompleteRestore } from '../clickhouse/incomplete-restore.ts'
 import { migrate } from '../clickhouse/migrate.ts'
 import type { StoreOptions } from '../clickhouse/store.ts'
 import { ConfigError, type Config } from '../config.ts'
@@ -41,7 +42,26 @@ export async function openClickHouse(config: Config, log: Log): Promise<ClickHou
   return startEmbedded({ dataDir, log, syncWrites: config.SYNC_WRITES === 'on' })
 }
 
-/** Brings the database up to this build; safe to run from several services at once. */
+/** Where backups are kept. Files of the embedded ClickHouse are the service's own, those of a server are out of its reach. */
+export function backupPlace(config: Config) {
+  const directory = join(resolve(config.DATA_DIR), 'backups')
+  const isOwn = config.CLICKHOUSE_URL === undefined && config.BACKUP_DISK === ''
+  return {
+    disk: config.BACKUP_DISK,
+    ...(isOwn ? { removeUnfinished: (name: string) => removeUnfinishedBackup(join(directory, name)) } : {}),
+  }
+}
+
+/** ClickHouse writes `.backup` last. */
+async function removeUnfinishedBackup(path: string): Promise<void> {
+  const files: string[] = await readdir(path).catch(() => [])
+  if (files.includes('.lock') && !files.includes('.backup')) await rm(path, { recursive: true, force: true })
+}
+
+/**
+ * Brings the database up to this build; safe to run from several services at once.
+ * @throws MigrationError where that cannot be done, and where a restore into the database has not ended
+ */
 export async function migrateDatabase(clickhouse: Connection, database: string, log: Log) {
   const { cluster } = clickhouse
   const [client, ...servers] = [clickhouse.url, ...(cluster?.urls ?? [])].map((url) =>
@@ -50,7 +70,11 @@ export async function migrateDatabase(clickhouse: Connection, database: string, 
   try {
     const definer = clickhouse.admin.username
     const { assertWritten } = clickhouse
-    return await migrate({ client, database, log, assertWritten, ...(cluster ? { cluster: { cluster, servers, definer } } : {}) })
+    await refuseIncompleteRestore(client, database)
+    const migrated = await migrate({ client, database, log, assertWritten, ...(cluster ? { cluster: { cluster, servers, definer } } : {}) })
+    // One that has begun meanwhile found the database empty.
+    await refuseIncompleteRestore(client, database)
+    return migrated
   } finally {
     await Promise.all([client, ...servers].map((one) => one.close()))
   }

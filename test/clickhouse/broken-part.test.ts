@@ -1,11 +1,11 @@
 /** Parts that a full disk has cut off: the service goes back to what it has, or stores it again, without being told. */
 import { createClient, type ClickHouseClient } from '@clickhouse/client'
-import { readdirSync, truncateSync } from 'node:fs'
+import { readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
 import { mkdtemp, readdir, rm, truncate } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { startEmbedded, type EmbeddedServer } from '../../src/clickhouse/embedded/index.ts'
 import { DiskFullError } from '../../src/clickhouse/embedded/disk-watch.ts'
 import { readConfig } from '../../src/config.ts'
@@ -31,7 +31,7 @@ beforeEach(async () => {
   server = await startEmbedded({ dataDir, log: () => {} })
   logged = []
   assertWritten = () => {}
-  const config = readConfig({ DATA_DIR: dataDir, CACHE_MB: '0' })
+  const config = readConfig({ DATA_DIR: dataDir, CACHE_MB: '0', SELF_CHECK_MINUTES: '0', QUERY_TIMEOUT_SECONDS: '5' })
   service = await createService({
     config,
     clickhouse: { ...server, restart: () => server.restart(), assertWritten: () => assertWritten(), stop: () => Promise.resolve() },
@@ -143,6 +143,97 @@ test.each([[['activity']], [['events']], [['events', 'activity', 'user_activity'
     expect(logged.filter((message) => message.includes('had to be put right'))).toHaveLength(1)
   },
 )
+
+const RANGE = 'startDate=2026-02-20&endDate=2026-02-21'
+const QUESTIONS = [`/analytics/metrics?period=day&${RANGE}`, `/analytics/assistants?${RANGE}`, `/analytics/users/top?${RANGE}&limit=5`]
+const answers = () => Promise.all(QUESTIONS.map((path) => answer(path)))
+
+/** Other bytes in the middle of the data of a rollup's only part. */
+async function spoil(table: string) {
+  await admin.command({ query: `OPTIMIZE TABLE ${table} FINAL` })
+  const [path] = (await partsOf(table)) as [string]
+  const data = join(path, 'data.bin')
+  const file = (await readdir(path)).includes('data.bin') ? data : join(path, 'events.bin')
+  const bytes = readFileSync(file)
+  bytes.fill(0x5a, bytes.length >> 2, (3 * bytes.length) >> 2)
+  writeFileSync(file, bytes)
+}
+
+const detached = async () => {
+  const result = await admin.query({ query: `SELECT table, name FROM system.detached_parts WHERE database = 'analytics'`, format: 'JSONEachRow' })
+  return result.json()
+}
+
+const rebuilding = async () => (await (await service.app.request('/health/ready')).json() as { rebuilding: unknown[] }).rebuilding
+
+describe('a part of a rollup with other bytes in it', () => {
+  test.each([[['activity']], [['user_activity']], [['activity', 'user_activity']]])(
+    'in %s: no answer is wrong, the part is set aside and the rollup is repaired',
+    async (tables) => {
+      for (const batch of [0, 1, 2]) expect(await send(batch)).toBe(200)
+      const before = await answers()
+      for (const table of tables) await spoil(table)
+      const seen = new Set<string>()
+      const deadline = Date.now() + 45_000
+      for (let right = 0; right < 5 && Date.now() < deadline; await sleep(50)) {
+        const now = await answers()
+        seen.add(JSON.stringify(now.map((data, at) => (data === 503 ? 'unavailable' : JSON.stringify(data) === JSON.stringify(before[at]) ? 'right' : data))))
+        const repaired = logged.filter((message) => message.includes('was repaired from the log')).length
+        if (repaired >= tables.length && JSON.stringify(now) === JSON.stringify(before)) right++
+      }
+      expect([...seen].filter((outcome) => !/^\["(right|unavailable)"(,"(right|unavailable)")*\]$/.test(outcome))).toEqual([])
+      expect(logged.filter((message) => message.includes('it was set aside'))).toHaveLength(tables.length)
+      expect(logged.filter((message) => message.includes('was repaired from the log'))).toHaveLength(tables.length)
+      // What is asked now is answered from the rollup.
+      expect(await rebuilding()).toEqual([])
+      expect(await answers()).toEqual(before)
+      expect((await answer('/operations/reconcile', 'POST')).drift).toEqual([])
+      await vi.waitFor(async () => expect(await detached()).toEqual([]), { timeout: 10_000 })
+      expect(await send(3)).toBe(200)
+      expect(await answer(QUESTIONS[0] as string)).toMatchObject([{ incomingMessages: 400 }])
+      expect(logged.filter((message) => message.includes('started again'))).toEqual([])
+    },
+  )
+
+  test('reconcile with repair works', async () => {
+    for (const batch of [0, 1]) expect(await send(batch)).toBe(200)
+    const before = await answers()
+    await spoil('activity')
+    const result = await answer('/operations/reconcile?repair=true', 'POST')
+    expect(result).toMatchObject({ days: expect.any(Number), drift: expect.any(Array) })
+    expect(result.repaired).toBe(result.drift.length)
+    expect(await answers()).toEqual(before)
+    await vi.waitFor(async () => expect(await rebuilding()).toEqual([]), { timeout: 30_000, interval: 100 })
+    expect(await answers()).toEqual(before)
+    expect((await answer('/operations/reconcile', 'POST')).drift).toEqual([])
+  })
+
+  test('one that ClickHouse cannot load when it is started again is missed by no answer', async () => {
+    for (const batch of [0, 1, 2]) expect(await send(batch)).toBe(200)
+    const before = await answers()
+    await admin.command({ query: 'OPTIMIZE TABLE activity FINAL' })
+    const [path] = (await partsOf('activity')) as [string]
+    // Also what it was merged from, as after 8 minutes.
+    const directory = join(path, '..')
+    for (const name of readdirSync(directory).filter((entry) => entry.startsWith('all_'))) truncateSync(join(directory, name, 'data.bin'), 10)
+    const { pid } = server
+    server.restart()
+    const seen: unknown[] = []
+    await vi.waitFor(
+      async () => {
+        const now = await answer(QUESTIONS[0] as string)
+        if (now !== 503) seen.push(now)
+        expect(server.pid).not.toBe(pid)
+        expect(logged.filter((message) => message.includes('was repaired from the log'))).toHaveLength(1)
+      },
+      { timeout: 30_000, interval: 20 },
+    )
+    expect(seen.filter((data) => JSON.stringify(data) !== JSON.stringify(before[0]))).toEqual([])
+    expect(await answers()).toEqual(before)
+    expect(logged.filter((message) => message.includes('could not load a part'))).not.toEqual([])
+    await vi.waitFor(async () => expect(await detached()).toEqual([]), { timeout: 10_000 })
+  })
+})
 
 test('a name whose row is gone after a start of ClickHouse gets a number of its own again', async () => {
   expect(await send(0)).toBe(200)

@@ -66,7 +66,7 @@ afterEach(async () => {
 })
 
 async function filesUpTo(version: number) {
-  for (const name of (await readdir(SQL)).filter((file) => file.endsWith('.sql')).sort().slice(0, version)) {
+  for (const name of (await readdir(SQL)).filter((file) => /^\d{3}_.*\.sql$/.test(file) && !file.startsWith('000_')).sort().slice(0, version)) {
     await copyFile(join(SQL, name), join(directory, name))
   }
 }

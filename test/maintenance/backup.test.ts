@@ -1,13 +1,17 @@
 /** Backups: of one moment though events go on coming in, and after a restore every answer is what it was. */
 import { execFile, spawn, type ChildProcess } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
+import { existsSync } from 'node:fs'
 import { cp, mkdtemp, rm } from 'node:fs/promises'
 import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, inject, test, vi } from 'vitest'
-import { restore } from '../../src/maintenance/backup.ts'
+import { restore } from '../../src/maintenance/restore.ts'
+import { startEmbedded } from '../../src/clickhouse/embedded/index.ts'
+import { dropOrphanedClones } from '../../src/maintenance/backup-clones.ts'
 import { DiskFullError } from '../../src/clickhouse/embedded/disk-watch.ts'
 import { Store } from '../../src/clickhouse/store.ts'
 import { compare, PATHS } from '../compare.ts'
@@ -45,18 +49,16 @@ const refused = () => Object.assign(new Error('connect ECONNREFUSED 127.0.0.1:1'
 
 const backup = async (name: string) => service.request('POST', `/operations/backup?name=${name}`, OPERATOR)
 
+const connect = (to: string) => new Store({ ...inject('clickhouse'), database: to, queryTimeoutSeconds: 60, queryMemoryMb: 1_000 })
+
 async function restored(name: string) {
   const { database, dataDir } = service
   await service.admin.command({ query: `DROP DATABASE ${database} SYNC` })
   await service.stop()
-  const store = new Store({ ...inject('clickhouse'), database: 'system', queryTimeoutSeconds: 60, queryMemoryMb: 1_000 })
-  try {
-    await restore(store, { database, name, disk: '' })
-    await expect(restore(store, { database, name, disk: '' })).rejects.toThrow(/is not empty/)
-    await expect(restore(store, { database: `${database}_x`, name: 'nothing', disk: '' })).rejects.toThrow(/nothing/)
-  } finally {
-    await store.close()
-  }
+  const options = { database, name, disk: '', log: () => {} }
+  await restore(connect, options)
+  await expect(restore(connect, options)).rejects.toThrow(/is not empty/)
+  await expect(restore(connect, { ...options, database: `${database}_x`, name: 'nothing' })).rejects.toThrow(/nothing/)
   service = await startService({ now: NOW, from: { database, dataDir } })
 }
 
@@ -134,7 +136,7 @@ describe('a backup', () => {
         const { adminRows } = store
         store.adminRows = async <Row>(...asked: Parameters<typeof adminRows>) => {
           const rows = await adminRows.apply(store, asked)
-          if (asked[0].includes('system.backups')) full = true
+          if (asked[0].startsWith('SELECT status')) full = true
           return rows as Row[]
         }
         return store
@@ -180,6 +182,98 @@ describe('a backup', () => {
   ])('is refused: %s as %o', async (query, caller, status) => {
     expect((await service.request('POST', `/operations/backup?${query}`, caller)).status).toBe(status)
   })
+})
+
+const clones = () =>
+  service.rows<{ name: string }>(`SELECT name FROM system.tables WHERE database = currentDatabase() AND name LIKE 'backup%' ORDER BY name`)
+
+/** As a backup leaves them whose process is killed. */
+async function leaveClones() {
+  for (const table of ['names', 'events']) await service.admin.command({ query: `CREATE TABLE backup_0123abcd_${table} CLONE AS ${table}` })
+  expect(await clones()).toHaveLength(2)
+}
+
+describe('clones of a backup that was cut off, which hold names of people', () => {
+  test('are gone after the next start', async () => {
+    await service.store(events.slice(0, 100))
+    await leaveClones()
+    await service.stop()
+    service = await startService({ now: NOW, from: service })
+    await vi.waitFor(async () => expect(await clones()).toEqual([]), { timeout: 10_000 })
+    await vi.waitFor(() => expect(service.complaints.filter((line) => line.includes('backup that was cut off'))).toHaveLength(1))
+  })
+
+  test('are gone when a person has been erased', async () => {
+    await service.store(events.slice(0, 100))
+    await leaveClones()
+    const user = encodeURIComponent(events[0]!.user)
+    expect((await service.request('DELETE', `/analytics/users/${user}`, { scope: 'analytics:admin' })).status).toBe(200)
+    expect(await clones()).toEqual([])
+  })
+
+  test('are gone after the next backup, while those of a backup under way stay', async () => {
+    let drops: Promise<number> | undefined
+    await service.close()
+    service = await startService({
+      now: NOW,
+      makeStore(options) {
+        const store = new Store(options)
+        const { adminRows } = store
+        store.adminRows = async <Row>(sql: string, params?: Record<string, unknown>) => {
+          // At this pace it takes a second or two.
+          const rows = await adminRows.call(store, sql.replace(/ ASYNC$/, ', max_backup_bandwidth = 300000 ASYNC'), params)
+          const [row] = rows as Array<{ status?: string }>
+          if (sql.startsWith('SELECT status') && row?.status === 'CREATING_BACKUP') drops ??= dropOrphanedClones(store)
+          return rows as Row[]
+        }
+        return store
+      },
+    })
+    await service.store(events)
+    await leaveClones()
+    expect((await backup(names)).status).toBe(200)
+    expect(await drops).toBe(0)
+    expect(await clones()).toEqual([])
+  })
+})
+
+test('a backup that was cut off can be made again under its name, and ClickHouse going away meanwhile is a 503', async () => {
+  const dataDir = await mkdtemp(join(tmpdir(), 'analytics-backup-'))
+  const server = await startEmbedded({ dataDir, log: () => {} })
+  let slow = true
+  const own = await startService({
+    now: NOW,
+    clickhouse: { ...server, stop: () => Promise.resolve() },
+    from: { database: `analytics_test_${randomBytes(4).toString('hex')}`, dataDir },
+    makeStore(options) {
+      const store = new Store(options)
+      const { adminRows } = store
+      store.adminRows = async <Row>(sql: string, params?: Record<string, unknown>) => {
+        const rows = await adminRows.call(store, slow ? sql.replace(/ ASYNC$/, ', max_backup_bandwidth = 100000 ASYNC') : sql, params)
+        if (slow && sql.startsWith('BACKUP')) {
+          while (!existsSync(join(dataDir, 'backups/again/data'))) await sleep(10)
+          server.restart()
+        }
+        return rows as Row[]
+      }
+      return store
+    },
+  })
+  const make = () => own.request('POST', '/operations/backup?name=again', OPERATOR)
+  try {
+    await own.store(events)
+    expect((await make()).status).toBe(503)
+    expect(existsSync(join(dataDir, 'backups/again/.lock'))).toBe(true)
+    slow = false
+    await vi.waitFor(async () => expect((await make()).status).toBe(200), { timeout: 30_000, interval: 500 })
+    expect((await make()).status).toBe(409)
+    const left = () => own.rows(`SELECT name FROM system.tables WHERE database = currentDatabase() AND name LIKE 'backup%'`)
+    await vi.waitFor(async () => expect(await left()).toEqual([]), { timeout: 10_000 })
+  } finally {
+    await own.stop()
+    await server.stop()
+    await rm(dataDir, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 })
+  }
 })
 
 test('the commands, with real processes: of a running service, of one that is stopped, and into an empty directory', async () => {

@@ -3,7 +3,9 @@ import { readdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { tenantKey } from '../../src/domain/tenant.ts'
+import { Store } from '../../src/clickhouse/store.ts'
 import { Journal } from '../../src/ingest/journal.ts'
+import { repairSinceTerm } from '../../src/ingest/repair-insert.ts'
 import { compare, type Path } from '../compare.ts'
 import { Reference, type Asked } from '../reference.ts'
 import { startService, type TestService } from '../support.ts'
@@ -346,4 +348,37 @@ describe('a seal that was cut off', () => {
     await compare(service, reference, 'metrics', { period: 'month', startDate: '2026-02-20', endDate: '2026-03-01' })
     await compare(service, reference, 'users/top', { startDate: '2026-02-20', endDate: '2026-03-01', limit: 100 })
   })
+})
+
+test('2,000 days of one event each are compared in a few stretches, and repaired completely though everything is lost', async () => {
+  let queries = 0
+  let store!: Store
+  service = await startService({
+    now: NOW,
+    makeStore(options) {
+      store = new Store(options)
+      const { readInternal } = store
+      store.readInternal = (name, ...rest) => {
+        if (name.startsWith('reconcile_')) queries++
+        return readInternal.call(store, name, ...rest) as never
+      }
+      return store
+    },
+  })
+  const events = Array.from({ length: 2_000 }, (_, day) => ({
+    id: `day ${day}`,
+    eventType: 'incomingMessages',
+    timestamp: new Date(Date.parse(NOW) - (day + 1) * 86_400_000).toISOString(),
+    assistant: 'Rex',
+    user: 'ann',
+  }))
+  await service.store(events)
+  for (const table of ['activity', 'user_activity']) await service.deleteRows(table, '1')
+  queries = 0
+  const repaired = await repairSinceTerm(store, service.seals, (work) => service.writer.exclusive(work), 0)
+  // Six rollups by day, and half days.
+  expect(repaired).toBeGreaterThan(7 * 2_000)
+  // In stretches of 16 days it takes more than 2,000.
+  expect(queries).toBeLessThan(200)
+  expect(await reconcile()).toMatchObject({ days: 2_000, drift: [] })
 })

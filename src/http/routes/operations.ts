@@ -9,6 +9,7 @@ import { answerOf, count, instant, text, whatIs } from '../../domain/response-fi
 import type { TenantKey } from '../../domain/tenant.ts'
 import type { Names } from '../../ids/dictionary.ts'
 import type { Tenants } from '../../ids/tenants.ts'
+import type { BrokenParts } from '../../maintenance/broken-parts.ts'
 import { BACKUP_NAME, BackupError, type Backups } from '../../maintenance/backup.ts'
 import type { Seals } from '../../maintenance/compaction.ts'
 import { reconcileAll, ReconcileJobs, type Reconciled } from '../../maintenance/reconcile-job.ts'
@@ -23,6 +24,7 @@ export interface ReconcileDeps {
   readonly tenants: Tenants
   readonly seals: Seals
   readonly retention: Retention
+  readonly broken: BrokenParts
   readonly exclusive: WriteLock
   /** Called after a repair with the repaired timestamps, so that cached responses covering them are invalidated. */
   readonly onRepaired?: (tenant: TenantKey, moments: readonly number[]) => void
@@ -107,7 +109,10 @@ export const backupResponse = answerOf(Backup)
 /** Compares the rollups with the raw log, and repairs them where that is asked for. */
 export const postReconcile = (deps: ReconcileDeps): Handler<Env> => {
   const { tenants, retention, onRepaired } = deps
-  const jobs = new ReconcileJobs((range) => reconcileAll(deps, range))
+  // A repair also sets aside what cannot be read.
+  const jobs = new ReconcileJobs((range) =>
+    range.repair ? deps.broken.healing(() => reconcileAll(deps, range)) : reconcileAll(deps, range),
+  )
   return async (c) => {
     const given = readParameters(reconcileParameters, new URL(c.req.url).search)
     const range = { from: given.startDate ?? MIN_INSTANT, to: given.endDate ?? MAX_INSTANT, repair: given.repair === 'true', horizon: retention.horizon, onRepaired }
@@ -131,7 +136,7 @@ export const postBackup =
       return c.json({ success: true, data: made ? { ...made, status: 'complete' } : { name, status: 'running', bytes: 0, files: 0 } })
     } catch (error) {
       if (!(error instanceof BackupError)) throw error
-      if (/already exists|is under way/i.test(error.message)) {
+      if (/already exists|is under way|is being written already/i.test(error.message)) {
         const message = 'There is a backup of this name, or another one is under way.'
         throw new ApiError(409, 'backup_exists', message, { headers: { 'Retry-After': '60' } })
       }
