@@ -152,7 +152,7 @@ describe('npm run load into a service', { timeout: 60_000 }, () => {
     expect(first.stdout).toContain('events.ndjson.gz:3001: is not JSON\n')
     const told = (await readFile(rejects, 'utf8')).trimEnd().split('\n').map((text) => JSON.parse(text) as unknown)
     expect(told).toEqual([
-      { file, line: 10, message: expect.stringContaining('eventType wants'), text: '{"id":"x","eventType":"messages"}' },
+      { file, line: 10, message: expect.stringContaining('eventType must be'), text: '{"id":"x","eventType":"messages"}' },
       { file, line: 3_001, message: 'is not JSON', text: 'not JSON' },
       { file, line: 3_005, message: 'is not UTF-8', text: '{\uFFFD}' },
       { file, line: 3_006, message: 'is longer than 1048576 bytes', text: null },

@@ -257,7 +257,7 @@ describe('values of one endpoint or two', () => {
 
   test.each(['overview', 'rolling'] as const)('%s: endDate', async (path) => {
     await refuse(path, { endDate: '2026-02-30' }, { endDate: /has day 30/ })
-    await refuse(path, { endDate: '' }, { endDate: /wants/ })
+    await refuse(path, { endDate: '' }, { endDate: /must be/ })
     await refuse(path, { endDate: ['2026-02-01', '2026-02-02'] }, { endDate: /only once/ })
     await refuse(path, { startDate: '2026-02-01' }, { startDate: /not a parameter/ })
   })
@@ -277,7 +277,7 @@ test('all that is wrong is told at once', () =>
       '&foo=1&lmit=2',
     {
       startDate: /has day 30/,
-      endDate: /wants/,
+      endDate: /must be/,
       assistant: /256/,
       user: /NUL/,
       timezone: /IANA/,

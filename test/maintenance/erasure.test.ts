@@ -158,7 +158,7 @@ describe('a user who is removed', () => {
     const lines = (await service.get('events', { ...RANGE, format: 'ndjson' })).body as string
     const { body } = await service.post(lines, { headers: { 'Content-Type': 'application/x-ndjson' } })
     expect(body.data.accepted).toBe(0)
-    expect(body.data.rejected[0].message).toMatch(/^user wants/)
+    expect(body.data.rejected[0].message).toMatch(/^user must be/)
     await expectRemoved()
   })
 
