@@ -86,7 +86,12 @@ function makeEvent(shape: Shape, i: number, random: () => number) {
     user: `user-${(user * 2_654_435_761).toString(16).padStart(14, '0')}`,
     model: 'base-3',
   }
-  const id = '0'.repeat(ID_HALF) + Math.floor(random() * 2 ** 32).toString(16).padStart(8, '0') + i.toString(16).padStart(8, '0')
+  const id =
+    '0'.repeat(ID_HALF) +
+    Math.floor(random() * 2 ** 32)
+      .toString(16)
+      .padStart(8, '0') +
+    i.toString(16).padStart(8, '0')
   if (shape === 'request') {
     return {
       id,

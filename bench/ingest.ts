@@ -83,7 +83,14 @@ function throughService({ connection: base, dataDir }: Place, name: string, call
     const own = join(dataDir, connection.database)
     const service = await startService(connection, { dataDir: own, cacheMb: 32 })
     const memory: number[] = []
-    const sampler = setInterval(() => void service.memory().then((mb) => memory.push(mb), () => {}), 1_000)
+    const sampler = setInterval(
+      () =>
+        void service.memory().then(
+          (mb) => memory.push(mb),
+          () => {},
+        ),
+      1_000,
+    )
     try {
       const authorization = await service.authorization('org-01')
       const authorizations = Array.from({ length: callers }, () => authorization)
@@ -145,4 +152,3 @@ function told(result: Ingested): Ingested {
   )
   return result
 }
-

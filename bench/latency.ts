@@ -85,7 +85,7 @@ export async function measureLatencies(parties: Parties, questions: readonly Que
         const [service, client] =
           round % 2 === 0
             ? [await timed(() => ask(variant.path)), await timed(() => straight(variant))]
-            : [await timed(() => straight(variant)), await timed(() => ask(variant.path))].reverse() as [number, number]
+            : ([await timed(() => straight(variant)), await timed(() => ask(variant.path))].reverse() as [number, number])
         entry.spent += (service + client) / 1000
         if (round < 0) continue
         floor.push(one)

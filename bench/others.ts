@@ -59,7 +59,9 @@ export async function measureOthers(
     const directory = await mkdtemp(join(tmpdir(), 'analytics-bench-others-'))
     await chmod(directory, 0o755)
     try {
-      results.push(await measure(clickhouse, join(directory, name.toLowerCase()), (ask) => measureAll(name, ask, asked, expected)))
+      results.push(
+        await measure(clickhouse, join(directory, name.toLowerCase()), (ask) => measureAll(name, ask, asked, expected)),
+      )
     } catch (error) {
       if (!(error instanceof SkipError)) throw error
       say(`  ${name} is skipped: ${error.message}`)
@@ -124,7 +126,10 @@ async function duckdb(clickhouse: ClickHouseClient, directory: string, measure: 
     const loadSeconds = seconds(started)
     const ask: Ask = async (sql) => (await connection.runAndReadAll(sql)).getRowObjectsJson() as never
     const [row] = (await ask(`SELECT version() AS version,
-      (SELECT sum(total_blocks * block_size) FROM pragma_database_size()) AS bytes`)) as never as Array<{ version: string; bytes: string }>
+      (SELECT sum(total_blocks * block_size) FROM pragma_database_size()) AS bytes`)) as never as Array<{
+      version: string
+      bytes: string
+    }>
     return { name: 'DuckDB', version: row?.version ?? '', loadSeconds, bytes: Number(row?.bytes), questions: await measure(ask) }
   } finally {
     connection.closeSync()
@@ -168,7 +173,9 @@ async function postgres(clickhouse: ClickHouseClient, directory: string, measure
       for (const sql of INDEXES) await client.query(sql)
       const loadSeconds = seconds(started)
       const ask: Ask = async (sql) => (await client.query<Record<keyof Figures, unknown>>(sql)).rows
-      const [row] = (await ask(`SELECT split_part(version(), ' (', 1) AS version, pg_total_relation_size('events') AS bytes`)) as never as Array<{ version: string; bytes: string }>
+      const [row] = (await ask(
+        `SELECT split_part(version(), ' (', 1) AS version, pg_total_relation_size('events') AS bytes`,
+      )) as never as Array<{ version: string; bytes: string }>
       return {
         name: 'PostgreSQL',
         version: row?.version ?? '',
@@ -189,7 +196,14 @@ async function postgres(clickhouse: ClickHouseClient, directory: string, measure
 async function findPostgres(): Promise<string> {
   const places = ['/usr/lib/postgresql/15/bin', ...(process.env['PATH'] ?? '').split(':').filter(Boolean)]
   for (const place of places) {
-    const there = await Promise.all(['initdb', 'postgres', 'psql'].map((name) => access(join(place, name)).then(() => true, () => false)))
+    const there = await Promise.all(
+      ['initdb', 'postgres', 'psql'].map((name) =>
+        access(join(place, name)).then(
+          () => true,
+          () => false,
+        ),
+      ),
+    )
     if (there.every(Boolean)) return place
   }
   throw new SkipError('initdb, postgres and psql are not installed (on Debian: apt-get install postgresql)')
@@ -253,7 +267,8 @@ async function connected(host: string, server: ChildProcess): Promise<Client> {
       await client.connect()
       return client
     } catch (error) {
-      if (performance.now() > deadline || server.exitCode !== null) throw new SkipError(`PostgreSQL does not start: ${String(error)}`)
+      if (performance.now() > deadline || server.exitCode !== null)
+        throw new SkipError(`PostgreSQL does not start: ${String(error)}`)
       await sleep(200)
     }
   }

@@ -79,8 +79,7 @@ const KATHMANDU = 'Asia/Kathmandu'
 const KATHMANDU_MS = clock(5, 45, 0)
 
 /** The instant below which a share of the range's time lies; a cursor is made there. */
-export const depthInstant = ({ from, to }: Range, percent: number): number =>
-  Math.floor(to - ((to - from) * percent) / 100)
+export const depthInstant = ({ from, to }: Range, percent: number): number => Math.floor(to - ((to - from) * percent) / 100)
 
 const ofFloor = (times: number, group: string) => [{ times, of: FLOOR, group }]
 const raggedTargets = (of: string) => [{ times: 2, of, group: 'ragged ends, Asia/Kathmandu' }]
@@ -282,7 +281,9 @@ function daily(endpoint: 'metrics' | 'snapshots', range: Range, assistant?: stri
   const [raw, portable] = dayColumns(timezone)
   return {
     path: path(endpoint, { period: 'day', startDate, endDate, timezone, assistant }),
-    raw: [`SELECT ${raw} AS entry, ${SUMS}, uniqExact(user) AS users FROM events WHERE ${span.raw} GROUP BY entry ORDER BY entry`],
+    raw: [
+      `SELECT ${raw} AS entry, ${SUMS}, uniqExact(user) AS users FROM events WHERE ${span.raw} GROUP BY entry ORDER BY entry`,
+    ],
     portable: [grouped(portable, span.portable)],
   }
 }
@@ -294,8 +295,10 @@ function monthly(range: Range): Variant {
   const zone = timezone ?? 'UTC'
   return {
     path: path('metrics', { period: 'month', startDate, endDate, timezone }),
-    raw: [`SELECT toStartOfMonth(timestamp, '${zone}') AS entry, ${SUMS}, uniqExact(user) AS users
-           FROM events WHERE ${span.raw} GROUP BY entry ORDER BY entry`],
+    raw: [
+      `SELECT toStartOfMonth(timestamp, '${zone}') AS entry, ${SUMS}, uniqExact(user) AS users
+           FROM events WHERE ${span.raw} GROUP BY entry ORDER BY entry`,
+    ],
     portable: [grouped(`date_trunc('month', ${local(timezone)})`, span.portable)],
   }
 }
@@ -305,8 +308,10 @@ function assistants(range: Range): Variant {
   const both = inSpan({ from: from - (to - from), to })
   return {
     path: path('assistants', { startDate, endDate, timezone }),
-    raw: [`SELECT assistant, timestamp >= ${ch(from)} AS entry, ${SUMS}, uniqExact(user) AS users, max(timestamp) AS last
-           FROM events WHERE ${both.raw} GROUP BY assistant, entry`],
+    raw: [
+      `SELECT assistant, timestamp >= ${ch(from)} AS entry, ${SUMS}, uniqExact(user) AS users, max(timestamp) AS last
+           FROM events WHERE ${both.raw} GROUP BY assistant, entry`,
+    ],
     portable: [
       `SELECT assistant_no, ts >= ${literal(from)} AS entry, ${PORTABLE_SUMS}, max(ts) AS last
        FROM events WHERE ${both.portable} GROUP BY 1, 2`,
@@ -319,8 +324,10 @@ function usersTop(range: Range): Variant {
   const span = inSpan(range)
   return {
     path: path('users/top', { startDate, endDate, timezone }),
-    raw: [`SELECT user, ${SUMS}, 0 AS users, uniqExact(assistant) AS assistants, max(timestamp) AS last
-           FROM events WHERE ${span.raw} GROUP BY user ORDER BY total DESC, user LIMIT 10`],
+    raw: [
+      `SELECT user, ${SUMS}, 0 AS users, uniqExact(assistant) AS assistants, max(timestamp) AS last
+           FROM events WHERE ${span.raw} GROUP BY user ORDER BY total DESC, user LIMIT 10`,
+    ],
     portable: [
       `WITH top AS (SELECT user_no FROM events WHERE ${span.portable} GROUP BY user_no ORDER BY count(*) DESC, user_no LIMIT 10)
        SELECT user_no, ${PORTABLE_COUNTS}, 0 AS users, count(DISTINCT assistant_no) AS assistants, max(ts) AS last

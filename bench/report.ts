@@ -130,7 +130,9 @@ function latency({ floor, questions: measured }: Latencies, questions: readonly 
   for (const { name, service, raw } of measured) {
     const times = raw.p50 / service.p50
     // A page of events is read from the raw events either way; only its total is not.
-    const group = name.startsWith('events') ? 'pages of events against raw events' : 'figures against exact answers from raw events'
+    const group = name.startsWith('events')
+      ? 'pages of events against raw events'
+      : 'figures against exact answers from raw events'
     verdicts.push({
       group,
       what: name,
@@ -139,7 +141,18 @@ function latency({ floor, questions: measured }: Latencies, questions: readonly 
       measured: `${times < 10 ? times.toFixed(1) : count(times)} ×`,
     })
   }
-  const head = ['one at a time, ms', 'p50', 'p90', 'p99', '÷ SELECT 1', 'same SQL, client', 'queries', 'raw events', 'raw ÷ p50', 'n']
+  const head = [
+    'one at a time, ms',
+    'p50',
+    'p90',
+    'p99',
+    '÷ SELECT 1',
+    'same SQL, client',
+    'queries',
+    'raw events',
+    'raw ÷ p50',
+    'n',
+  ]
   return table(head, [
     ['SELECT 1, client', ms(floor.p50), ms(floor.p90), ms(floor.p99), '1.0 ×', '', '', '', '', String(floor.samples)],
     ...rows,
@@ -195,7 +208,13 @@ function ingestion(measured: Ingestion, verdicts: Verdict[]): string {
 function remembered({ name, memory }: Ingested, verdicts: Verdict[]): void {
   if (!memory) return
   const measured = `${memory.peak} MB`
-  verdicts.push({ group: 'memory of the service', what: name, target: `≤ ${MEMORY_MB} MB`, strain: memory.peak / MEMORY_MB, measured })
+  verdicts.push({
+    group: 'memory of the service',
+    what: name,
+    target: `≤ ${MEMORY_MB} MB`,
+    strain: memory.peak / MEMORY_MB,
+    measured,
+  })
 }
 
 function soaked(soak: Ingested, verdicts: Verdict[]): string {
@@ -224,7 +243,13 @@ function others({ questions }: Latencies, measured: ReadonlyArray<Other | Skippe
   for (const [name, list] of factors) {
     const least = Math.min(...list)
     const measuredFactors = `${least.toFixed(1)} × to ${count(Math.max(...list))} × faster`
-    verdicts.push({ group: `against ${name}`, what: name, target: 'ahead on every question', strain: 1 / least, measured: measuredFactors })
+    verdicts.push({
+      group: `against ${name}`,
+      what: name,
+      target: 'ahead on every question',
+      strain: 1 / least,
+      measured: measuredFactors,
+    })
   }
   const notes = there.map(
     ({ name, version, loadSeconds, bytes }) =>

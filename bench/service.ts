@@ -107,9 +107,11 @@ async function idle(connection: Connection): Promise<void> {
   const users = [connection.admin, connection.reader, connection.writer].map(({ username }) => username)
   try {
     const deadline = performance.now() + 120_000
-    for (let quiet = 0; quiet < 3 && performance.now() < deadline; ) {
+    for (let quiet = 0; quiet < 3 && performance.now() < deadline;) {
       await sleep(200)
-      const [row] = await (await admin.query({ query, query_params: { users }, format: 'JSONEachRow' })).json<{ running: string }>()
+      const [row] = await (
+        await admin.query({ query, query_params: { users }, format: 'JSONEachRow' })
+      ).json<{ running: string }>()
       quiet = Number(row?.running) === 0 ? quiet + 1 : 0
     }
   } finally {

@@ -27,7 +27,15 @@ const at = (sorted: readonly number[], share: number) => Math.round(sorted[Math.
 
 async function measure(syncWrites: string, { callers, size }: Load): Promise<Rate> {
   const dataDir = mkdtempSync(join(tmpdir(), 'analytics-sync-'))
-  const env = { ...process.env, PORT: '0', DATA_DIR: dataDir, SYNC_WRITES: syncWrites, LOG_LEVEL: 'warn', RATE_LIMIT_PER_SECOND: '1000000', SELF_CHECK_MINUTES: '0' }
+  const env = {
+    ...process.env,
+    PORT: '0',
+    DATA_DIR: dataDir,
+    SYNC_WRITES: syncWrites,
+    LOG_LEVEL: 'warn',
+    RATE_LIMIT_PER_SECOND: '1000000',
+    SELF_CHECK_MINUTES: '0',
+  }
   const child = spawn(process.execPath, ['--import', 'tsx', 'src/main.ts'], { env, stdio: ['ignore', 'pipe', 'inherit'] })
   let output = ''
   const [url, token] = await new Promise<[string, string]>((done) =>
@@ -45,7 +53,15 @@ async function measure(syncWrites: string, { callers, size }: Load): Promise<Rat
   const eventOf = () => {
     made++
     const timestamp = new Date(now - (made % 3_600_000)).toISOString()
-    return { id: `event ${made}`, eventType: 'incomingMessages', timestamp, assistant: `assistant ${made % 50}`, user: `user ${(made * 7_919) % 20_000}`, cost: 0.001, inputTokens: 5 }
+    return {
+      id: `event ${made}`,
+      eventType: 'incomingMessages',
+      timestamp,
+      assistant: `assistant ${made % 50}`,
+      user: `user ${(made * 7_919) % 20_000}`,
+      cost: 0.001,
+      inputTokens: 5,
+    }
   }
   async function call(): Promise<void> {
     while (performance.now() < until) {
@@ -89,6 +105,8 @@ for (const load of LOADS) {
     const sorted = all.toSorted((a, b) => a.perSecond - b.perSecond)
     const { perSecond, p50, p99 } = sorted[TURNS >> 1] as Rate
     const turns = all.map((rate) => rate.perSecond).join(', ')
-    console.log(`${load.callers} x ${load.size}, SYNC_WRITES=${mode}: ${perSecond} events/s (turns: ${turns}), p50 ${p50} ms, p99 ${p99} ms`)
+    console.log(
+      `${load.callers} x ${load.size}, SYNC_WRITES=${mode}: ${perSecond} events/s (turns: ${turns}), p50 ${p50} ms, p99 ${p99} ms`,
+    )
   }
 }

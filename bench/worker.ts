@@ -93,14 +93,15 @@ async function cannon({ url, requests, connections, seconds, unshared }: Extract
 /** The same URL with other letters: the bits of `number` say which of the first digits are percent-encoded. */
 function respelled(path: string, number: number): string {
   let bit = 0
-  return path.replaceAll(/\d/g, (digit) => (number >> bit++) & 1 ? `%3${digit}` : digit)
+  return path.replaceAll(/\d/g, (digit) => ((number >> bit++) & 1 ? `%3${digit}` : digit))
 }
 
 async function straight({ connection, questions, connections, seconds }: Extract<Task, { kind: 'client' }>): Promise<Rate> {
   const client = connect(connection, connection.reader)
   const all = unpacked(questions) as Steps[]
   try {
-    const round = (at: number, turn: number) => replay(client, all[(Math.floor((at * all.length) / connections) + turn) % all.length] as Steps)
+    const round = (at: number, turn: number) =>
+      replay(client, all[(Math.floor((at * all.length) / connections) + turn) % all.length] as Steps)
     await loops(connections, WARM_UP_SECONDS, round)
     return await loops(connections, seconds, round)
   } finally {

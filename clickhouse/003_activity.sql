@@ -15,7 +15,7 @@
 --                   is two pieces, and 90 of them 180 rows in one place. With 36 cuts for all the zones in use they take
 --                   5 MB a day with 300,000 users; a seal takes 0.3 s, and an event that is late by a day costs 36 rows.
 -- Spans start at multiples of their length since 1970-01-01T00:00Z. Any range is a sum of disjoint spans plus raw events
--- at its two ragged edges. 90 days are 90 rows, or sixteen at most where coarse levels are faster (src/rollups/sums.ts).
+-- at its two ragged edges. 90 days are 90 rows, or sixteen at most where coarse levels are faster (src/analytics/totals.ts).
 --
 -- `users` and `assistants` are sets of names.number: the users as a bitmap (groupBitmapMerge reads it), the far fewer
 -- assistants as an array (groupUniqArrayArray), which costs a third of a bitmap when a block is inserted. Never count

@@ -48,14 +48,17 @@ export function Assistants({ answer, span, navigation }: AssistantsProps) {
   const [sort, setSort] = useState<{ by: Column; ascending: boolean }>({ by: 'total', ascending: false })
   const [all, setAll] = useState(false)
   const { state } = navigation
-  const sortBy = (by: Column) =>
-    setSort((now) => ({ by, ascending: now.by === by ? !now.ascending : LOWEST_FIRST.has(by) }))
+  const sortBy = (by: Column) => setSort((now) => ({ by, ascending: now.by === by ? !now.ascending : LOWEST_FIRST.has(by) }))
   const list = answer.value
   const now = Date.now()
   const quiet = new Set(span ? list?.filter((row) => isQuiet(row, span, now)) : [])
   const idle = list?.filter((row) => row.idle).length ?? 0
   const active = (list?.length ?? 0) - idle
-  const counts = [`${formatCount(active)} active`, ...(quiet.size > 0 ? [`${formatCount(quiet.size)} of them quiet`] : []), `${formatCount(idle)} idle`]
+  const counts = [
+    `${formatCount(active)} active`,
+    ...(quiet.size > 0 ? [`${formatCount(quiet.size)} of them quiet`] : []),
+    `${formatCount(idle)} idle`,
+  ]
   return (
     <Panel
       id="assistants"
@@ -84,9 +87,7 @@ export function Assistants({ answer, span, navigation }: AssistantsProps) {
             <Notice rows={rows.filter((row) => row.idle || quiet.has(row))} navigation={navigation} now={now} />
             <div class="scroll" role="region" aria-label="Table of assistants" tabIndex={0}>
               <table class="assistants">
-                <caption class="hidden">
-                  Activity per assistant in the range. Change is against the range before.
-                </caption>
+                <caption class="hidden">Activity per assistant in the range. Change is against the range before.</caption>
                 <thead>
                   <tr>
                     <th scope="col">Assistant</th>

@@ -19,7 +19,10 @@ export function Controls({ navigation, assistants, users }: ControlsProps) {
   useEffect(() => setChoosing(false), [state.range])
   const custom = choosing || state.range === 'custom'
   const names = useMemo(
-    () => [...new Set([...(assistants ?? []).map(({ assistant }) => assistant), ...(state.assistant ? [state.assistant] : [])])].sort(),
+    () =>
+      [
+        ...new Set([...(assistants ?? []).map(({ assistant }) => assistant), ...(state.assistant ? [state.assistant] : [])]),
+      ].sort(),
     [assistants, state.assistant],
   )
   const zones = useMemo(

@@ -35,11 +35,7 @@ export function Events({ answer, navigation }: { answer: Answer<AnswerTo<'events
       actions={
         <div class="inline">
           <label for="type">Type</label>
-          <select
-            id="type"
-            value={state.type}
-            onChange={(event) => go({ type: event.currentTarget.value as State['type'] })}
-          >
+          <select id="type" value={state.type} onChange={(event) => go({ type: event.currentTarget.value as State['type'] })}>
             <option value="">All types</option>
             {Object.entries(TYPE_NAMES).map(([type, name]) => (
               <option key={type} value={type}>
@@ -161,7 +157,9 @@ function EventRow({ row, open, onToggle, navigation }: EventRowProps) {
               <Detail name="Id" value={row.id} />
               <Detail name="UTC" value={row.timestamp} />
               {row.model && <Detail name="Model" value={row.model} />}
-              {tokens && <Detail name="Tokens in / out" value={`${formatExact(row.inputTokens)} / ${formatExact(row.outputTokens)}`} />}
+              {tokens && (
+                <Detail name="Tokens in / out" value={`${formatExact(row.inputTokens)} / ${formatExact(row.outputTokens)}`} />
+              )}
               {row.cost > 0 && <Detail name="Cost" value={`$${row.cost}`} />}
               {row.traceId && <Detail name="Trace" value={row.traceId} />}
               {Object.entries(row.metadata ?? {}).map(([name, value]) => (

@@ -16,7 +16,10 @@ export function SignIn({ reason, onToken }: { reason: string; onToken(token: str
   const submit = async (event: Event) => {
     event.preventDefault()
     // As it is pasted: out of a header, a shell or an e-mail.
-    const given = token.trim().replace(/^(export\s+TOKEN=|Bearer\s+)/i, '').replaceAll(/["'\s]/g, '')
+    const given = token
+      .trim()
+      .replace(/^(export\s+TOKEN=|Bearer\s+)/i, '')
+      .replaceAll(/["'\s]/g, '')
     if (!given) {
       setFault('Paste a token first.')
       input.current?.focus()

@@ -38,8 +38,7 @@ export const daysOf = (from: string, to: string): number => (Date.parse(to) - Da
 export const addDays = (date: string, days: number): string =>
   new Date(Date.parse(date) + days * DAY_MS).toISOString().slice(0, 10)
 
-const isDate = (text: string) =>
-  /^\d{4}-\d{2}-\d{2}$/.test(text) && !Number.isNaN(Date.parse(text)) && addDays(text, 0) === text
+const isDate = (text: string) => /^\d{4}-\d{2}-\d{2}$/.test(text) && !Number.isNaN(Date.parse(text)) && addDays(text, 0) === text
 
 /** What is wrong with a custom range, or '' where nothing is. */
 export function rangeFault(from: string, to: string): string {

@@ -65,7 +65,13 @@ export function Trends(props: TrendProps) {
           />
         ))}
       </Panel>
-      <Panel {...shared} id="completion" title="Completion rate" note="Tasks completed of those initiated, by day" empty="No tasks in this range.">
+      <Panel
+        {...shared}
+        id="completion"
+        title="Completion rate"
+        note="Tasks completed of those initiated, by day"
+        empty="No tasks in this range."
+      >
         {shown((summary, days) =>
           summary.metrics.tasksInitiated === 0 ? null : (
             <Chart

@@ -52,9 +52,7 @@ export function useAnswer<M extends Method, T>(
         const failure = error instanceof ApiFailure ? error : new ApiFailure(0, 'The answer cannot be read.')
         // Beside its old figures a panel says that they are old; figures of another question would be wrong.
         setHeld((before) =>
-          before.question === question
-            ? { ...before, failure, loading: false }
-            : { question, failure, loading: false, at: 0 },
+          before.question === question ? { ...before, failure, loading: false } : { question, failure, loading: false, at: 0 },
         )
       }
     }

@@ -21,7 +21,12 @@ const integer = (fallback: number, min: number, max: number) =>
 
 const list = v.pipe(
   v.string(),
-  v.transform((text) => text.split(',').map((item) => item.trim()).filter(Boolean)),
+  v.transform((text) =>
+    text
+      .split(',')
+      .map((item) => item.trim())
+      .filter(Boolean),
+  ),
 )
 
 const IDENTIFIER = v.pipe(v.string(), v.regex(/^[A-Za-z_][A-Za-z0-9_]{0,63}$/, 'must be an identifier'))
@@ -35,7 +40,10 @@ const Environment = v.object({
   CLICKHOUSE_DATABASE: v.optional(IDENTIFIER, 'analytics'),
   CLICKHOUSE_CLUSTER: v.optional(IDENTIFIER),
   CLICKHOUSE_CLUSTER_URLS: v.optional(
-    v.pipe(list, v.everyItem((url) => /^https?:\/\/[^/\s]+$/.test(url), 'must be http(s)://host:port, separated by commas')),
+    v.pipe(
+      list,
+      v.everyItem((url) => /^https?:\/\/[^/\s]+$/.test(url), 'must be http(s)://host:port, separated by commas'),
+    ),
     '',
   ),
   CLICKHOUSE_USER: v.optional(v.string(), 'default'),
@@ -50,7 +58,12 @@ const Environment = v.object({
 
   JWT_JWKS_URL: v.optional(v.pipe(v.string(), v.url('must be a URL'))),
   JWT_PUBLIC_KEY: v.optional(v.string()),
-  JWT_SECRET: v.optional(v.pipe(v.string(), v.check((s) => Buffer.byteLength(s) >= 32, 'must be at least 32 bytes (256 bits)'))),
+  JWT_SECRET: v.optional(
+    v.pipe(
+      v.string(),
+      v.check((s) => Buffer.byteLength(s) >= 32, 'must be at least 32 bytes (256 bits)'),
+    ),
+  ),
   JWT_ALGORITHMS: v.optional(list),
   JWT_ISSUER: v.optional(v.string()),
   JWT_AUDIENCE: v.optional(v.string(), 'agnt-analytics'),
@@ -73,7 +86,10 @@ const Environment = v.object({
   DRAIN_SECONDS: integer(15, 0, 3_600),
   OTEL_EXPORTER_OTLP_ENDPOINT: v.optional(v.pipe(v.string(), v.url('must be http(s)://host:port'))),
   OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: v.optional(v.pipe(v.string(), v.url('must be a URL'))),
-  LOG_LEVEL: v.optional(v.picklist(['debug', 'info', 'warn', 'error', 'silent'], 'must be debug, info, warn, error or silent'), 'info'),
+  LOG_LEVEL: v.optional(
+    v.picklist(['debug', 'info', 'warn', 'error', 'silent'], 'must be debug, info, warn, error or silent'),
+    'info',
+  ),
 })
 
 /** The settings after validation; names are those of the environment. */

@@ -101,7 +101,10 @@ async function start(env: NodeJS.ProcessEnv, beforeReady: RunOptions['beforeRead
 
 function reasonOf(error: unknown): string {
   if ((error as NodeJS.ErrnoException).code === 'EADDRINUSE') return 'the port is taken: set PORT to another one'
-  const expected = error instanceof ConfigError || error instanceof EmbeddedError || error instanceof MigrationError
-    || error instanceof DataDirInUseError
+  const expected =
+    error instanceof ConfigError ||
+    error instanceof EmbeddedError ||
+    error instanceof MigrationError ||
+    error instanceof DataDirInUseError
   return expected ? error.message : String((error as Error).stack)
 }

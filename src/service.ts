@@ -92,7 +92,10 @@ type Parts = Awaited<ReturnType<typeof build>>
 const isShared = ({ CLICKHOUSE_URL }: Config): boolean => CLICKHOUSE_URL !== undefined
 
 /** The data directory, the store and what observes it. Nothing is asked of ClickHouse yet. */
-async function connect({ config, clickhouse, database, log, makeStore = (to) => new Store(to) }: ServiceOptions, resources: Resources) {
+async function connect(
+  { config, clickhouse, database, log, makeStore = (to) => new Store(to) }: ServiceOptions,
+  resources: Resources,
+) {
   const dataDir = resolve(config.DATA_DIR)
   resources.add(await lockDataDir(dataDir))
   const metrics = new Metrics()
@@ -125,7 +128,11 @@ async function connect({ config, clickhouse, database, log, makeStore = (to) => 
 }
 
 /** Everything that keeps state, put together; nothing runs yet. */
-async function build(options: ServiceOptions, { dataDir, metrics, tracing, store, onBrokenPart }: Connection, resources: Resources) {
+async function build(
+  options: ServiceOptions,
+  { dataDir, metrics, tracing, store, onBrokenPart }: Connection,
+  resources: Resources,
+) {
   const { config, clickhouse, database, log, clock = Date.now, makeCache = (...limits) => new AnswerCache(...limits) } = options
   const localKey = config.localKey ? await loadLocalKey(dataDir) : undefined
   const names = new Names(store)
@@ -195,7 +202,9 @@ async function startBackgroundWork({ config, clickhouse, log }: ServiceOptions, 
   resources.run(rebuilds.run(seals, exclusive, () => retention.horizon))
 
   resources.add(() => retention.stop())
-  await retention.start(exclusive).catch((error: unknown) => log('error', 'RETENTION_DAYS has no effect until the next start', { error: String(error) }))
+  await retention
+    .start(exclusive)
+    .catch((error: unknown) => log('error', 'RETENTION_DAYS has no effect until the next start', { error: String(error) }))
 
   resources.run(
     removals.resume(exclusive).then(
@@ -210,7 +219,10 @@ async function startBackgroundWork({ config, clickhouse, log }: ServiceOptions, 
     ),
   )
   // An instance that only answers does not take the writer lease, under which the others learn it.
-  if (isShared(config)) resources.every(SHARED_MAX_AGE_MS, () => Promise.all([names.learn(), removals.learn(), retention.load(), rebuilds.load()]).catch(() => {}))
+  if (isShared(config))
+    resources.every(SHARED_MAX_AGE_MS, () =>
+      Promise.all([names.learn(), removals.learn(), retention.load(), rebuilds.load()]).catch(() => {}),
+    )
 
   // Not waited for here: what is under way waits for the writer.
   resources.add(() => resources.run(ranks.stop()))

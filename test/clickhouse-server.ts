@@ -40,9 +40,7 @@ export default async function setup(project: TestProject) {
   if (wanted && url) throw new Error('TEST_CLICKHOUSE and CLICKHOUSE_URL exclude each other: set one of them')
   const start = url ? running : STARTERS[wanted || 'embedded']
   if (!start) {
-    throw new Error(
-      `TEST_CLICKHOUSE=${wanted} is unknown: wants ${Object.keys(STARTERS).join(' or ')}, or CLICKHOUSE_URL`,
-    )
+    throw new Error(`TEST_CLICKHOUSE=${wanted} is unknown: wants ${Object.keys(STARTERS).join(' or ')}, or CLICKHOUSE_URL`)
   }
   const { stop, ...connection } = await start()
   project.provide('clickhouse', connection)

@@ -19,7 +19,13 @@ let sent: { url: URL; init: RequestInit }
 beforeAll(async () => {
   service = await startService({ now: '2026-03-01T12:00:00.000Z' })
   client = await clientOf()
-  await service.store(excerpt.toString().trim().split('\n').map((line) => JSON.parse(line) as object))
+  await service.store(
+    excerpt
+      .toString()
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as object),
+  )
 })
 afterAll(() => service.close())
 
@@ -44,14 +50,46 @@ const failure = (promise: Promise<unknown>) =>
 test('every endpoint has a method that answers what the endpoint answers', async () => {
   const range = { startDate: '2011-02-18', endDate: '2011-02-25T00:00:00.000Z' }
   const pairs: Array<[keyof typeof ENDPOINTS, unknown, unknown]> = [
-    ['/analytics/overview', await client.overview({ endDate: '2011-02-25', period: 'day' }), await service.data('overview', { endDate: '2011-02-25', period: 'day' })],
-    ['/analytics/metrics', await client.metrics({ ...RANGE, period: 'week' }), await service.data('metrics', { ...range, period: 'week' })],
-    ['/analytics/rolling', await client.rolling({ endDate: '2011-02-25', window: 3 }), await service.data('rolling', { endDate: '2011-02-25', window: 3 })],
-    ['/analytics/events', (await client.events({ ...RANGE, limit: 3 })).data, await service.data('events', { ...range, limit: 3 })],
-    ['/analytics/assistants', await client.assistants({ ...RANGE, timezone: 'Europe/Berlin' }), await service.data('assistants', { ...range, timezone: 'Europe/Berlin' })],
-    ['/analytics/users/top', await client.usersTop({ ...RANGE, limit: 3 }), await service.data('users/top', { ...range, limit: 3 })],
-    ['/analytics/snapshots', await client.snapshots({ ...RANGE, user: ['user_47c5944d63b3', 'nobody'] }), await service.data('snapshots', { ...range, user: ['user_47c5944d63b3', 'nobody'] })],
-    ['/analytics/regressions', await client.regressions({ endDate: new Date('2011-02-25'), weeks: 3 }), await service.data('regressions', { endDate: '2011-02-25', weeks: 3 })],
+    [
+      '/analytics/overview',
+      await client.overview({ endDate: '2011-02-25', period: 'day' }),
+      await service.data('overview', { endDate: '2011-02-25', period: 'day' }),
+    ],
+    [
+      '/analytics/metrics',
+      await client.metrics({ ...RANGE, period: 'week' }),
+      await service.data('metrics', { ...range, period: 'week' }),
+    ],
+    [
+      '/analytics/rolling',
+      await client.rolling({ endDate: '2011-02-25', window: 3 }),
+      await service.data('rolling', { endDate: '2011-02-25', window: 3 }),
+    ],
+    [
+      '/analytics/events',
+      (await client.events({ ...RANGE, limit: 3 })).data,
+      await service.data('events', { ...range, limit: 3 }),
+    ],
+    [
+      '/analytics/assistants',
+      await client.assistants({ ...RANGE, timezone: 'Europe/Berlin' }),
+      await service.data('assistants', { ...range, timezone: 'Europe/Berlin' }),
+    ],
+    [
+      '/analytics/users/top',
+      await client.usersTop({ ...RANGE, limit: 3 }),
+      await service.data('users/top', { ...range, limit: 3 }),
+    ],
+    [
+      '/analytics/snapshots',
+      await client.snapshots({ ...RANGE, user: ['user_47c5944d63b3', 'nobody'] }),
+      await service.data('snapshots', { ...range, user: ['user_47c5944d63b3', 'nobody'] }),
+    ],
+    [
+      '/analytics/regressions',
+      await client.regressions({ endDate: new Date('2011-02-25'), weeks: 3 }),
+      await service.data('regressions', { endDate: '2011-02-25', weeks: 3 }),
+    ],
   ]
   for (const [path, found, expected] of pairs) {
     expect(expected).toSatisfy((data: unknown) => !Array.isArray(data) || data.length > 0)
@@ -66,7 +104,9 @@ test('types: what must be given, what may be, and what comes back', () => {
   expectTypeOf(client.metrics).parameter(0).toMatchTypeOf<{ period: 'day' | 'week' | 'month'; startDate: string | Date }>()
   expectTypeOf<Snapshot['final']>().toEqualTypeOf<boolean>()
   expectTypeOf<Event['metadata']>().toEqualTypeOf<Record<string, unknown> | null>()
-  expectTypeOf<Event['eventType']>().toEqualTypeOf<'incomingMessages' | 'outgoingMessages' | 'tasksInitiated' | 'tasksCompleted'>()
+  expectTypeOf<Event['eventType']>().toEqualTypeOf<
+    'incomingMessages' | 'outgoingMessages' | 'tasksInitiated' | 'tasksCompleted'
+  >()
   expectTypeOf<Awaited<ReturnType<AnalyticsClient['rolling']>>['completionRate']>().toEqualTypeOf<number | null>()
   // Never called: the compiler reads it.
   const _refused = () => [
@@ -88,7 +128,9 @@ test('every page of the log, newest first, from where it is told to start', asyn
   const all: string[] = []
   for await (const { id } of client.allEvents({ ...RANGE, limit: 200 })) all.push(id)
   expect(all).toHaveLength(881)
-  expect(all).toEqual((await service.data('events', { startDate: '2011-02-18', endDate: '2011-02-25', limit: 1000 })).map(({ id }: Event) => id))
+  expect(all).toEqual(
+    (await service.data('events', { startDate: '2011-02-18', endDate: '2011-02-25', limit: 1000 })).map(({ id }: Event) => id),
+  )
   const rest: string[] = []
   for await (const { id } of client.allEvents({ ...RANGE, limit: 400, skip: 7 })) rest.push(id)
   expect(rest).toEqual(all.slice(7))
@@ -99,7 +141,11 @@ test('files are streams of their own', async () => {
   expect(csv.headers.get('Content-Disposition')).toContain('.csv')
   expect((await csv.text()).trimEnd().split('\r\n')).toHaveLength(1 + 881)
   const parquet = await client.snapshotsFile({ ...RANGE, format: 'parquet' })
-  expect(Buffer.from(await parquet.arrayBuffer()).subarray(0, 4).toString()).toBe('PAR1')
+  expect(
+    Buffer.from(await parquet.arrayBuffer())
+      .subarray(0, 4)
+      .toString(),
+  ).toBe('PAR1')
 })
 
 describe('postEvents', () => {
@@ -108,7 +154,9 @@ describe('postEvents', () => {
   test('a list, text, gzip, and a key that makes a repetition harmless', async () => {
     const writer = await clientOf({ org: 'writer' })
     expect(await writer.postEvents([{ ...event, id: '1' }])).toEqual({ accepted: 1, duplicates: 0, rejected: [] })
-    expect(await writer.postEvents(`${JSON.stringify({ ...event, id: '1' })}\n{}`, { contentType: 'application/x-ndjson' })).toEqual({
+    expect(
+      await writer.postEvents(`${JSON.stringify({ ...event, id: '1' })}\n{}`, { contentType: 'application/x-ndjson' }),
+    ).toEqual({
       accepted: 0,
       duplicates: 1,
       rejected: [{ index: 1, message: expect.any(String) }],
@@ -135,15 +183,26 @@ describe('refusals', () => {
   })
 
   test('403 and 401', async () => {
-    expect(await failure((await clientOf({ scope: 'analytics:write' })).overview())).toMatchObject({ status: 403, code: 'forbidden' })
-    const stranger = createAnalyticsClient({ url: 'http://localhost/', token: () => Promise.resolve('nonsense'), fetch: (url, init) => service.app.request(url, init) })
+    expect(await failure((await clientOf({ scope: 'analytics:write' })).overview())).toMatchObject({
+      status: 403,
+      code: 'forbidden',
+    })
+    const stranger = createAnalyticsClient({
+      url: 'http://localhost/',
+      token: () => Promise.resolve('nonsense'),
+      fetch: (url, init) => service.app.request(url, init),
+    })
     expect(await failure(stranger.overview())).toMatchObject({ status: 401, code: 'unauthorized' })
   })
 
   test('429 and 503 say when to come back, in seconds or by a date', async () => {
     const body = JSON.stringify({ success: false, error: { code: 'unavailable', message: 'busy', details: [] }, requestId: 'r' })
     expect(await failure(answering(body, { status: 503, headers: { 'Retry-After': '7' } }).overview())).toMatchObject({
-      status: 503, code: 'unavailable', message: 'busy', requestId: 'r', retryAfterSeconds: 7,
+      status: 503,
+      code: 'unavailable',
+      message: 'busy',
+      requestId: 'r',
+      retryAfterSeconds: 7,
     })
     const date = new Date(Date.now() + 30_000).toUTCString()
     const { retryAfterSeconds } = await failure(answering(body, { status: 429, headers: { 'Retry-After': date } }).overview())

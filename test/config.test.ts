@@ -12,11 +12,15 @@ describe('settings', () => {
   })
 
   it('have the defaults that docs/settings.md states', () => {
-    const rows = readFileSync(new URL('../docs/settings.md', import.meta.url), 'utf8').matchAll(/^\| `([A-Z_]+)` \| `([^`]+)` \|/gm)
+    const rows = readFileSync(new URL('../docs/settings.md', import.meta.url), 'utf8').matchAll(
+      /^\| `([A-Z_]+)` \| `([^`]+)` \|/gm,
+    )
     const stated = Object.fromEntries([...rows].map(([, name, value]) => [name, value]))
     expect(Object.keys(stated).length).toBeGreaterThan(15)
     const actual = readConfig({})
-    expect(stated).toEqual(Object.fromEntries(Object.keys(stated).map((name) => [name, String(actual[name as keyof typeof actual])])))
+    expect(stated).toEqual(
+      Object.fromEntries(Object.keys(stated).map((name) => [name, String(actual[name as keyof typeof actual])])),
+    )
   })
 
   it('default to a service of its own on loopback', () => {
@@ -40,7 +44,9 @@ describe('settings', () => {
   it('takes a cluster by name, and with the servers of one that has no Keeper', () => {
     const url = { CLICKHOUSE_URL: 'http://a:8123' }
     expect(readConfig({ ...url, CLICKHOUSE_CLUSTER: 'fleet' })).toMatchObject({ CLICKHOUSE_CLUSTER_URLS: [] })
-    expect(readConfig({ ...url, CLICKHOUSE_CLUSTER: 'fleet', CLICKHOUSE_CLUSTER_URLS: 'http://a:8123, http://b:8123' })).toMatchObject({
+    expect(
+      readConfig({ ...url, CLICKHOUSE_CLUSTER: 'fleet', CLICKHOUSE_CLUSTER_URLS: 'http://a:8123, http://b:8123' }),
+    ).toMatchObject({
       CLICKHOUSE_CLUSTER_URLS: ['http://a:8123', 'http://b:8123'],
     })
     expect(() => readConfig({ CLICKHOUSE_CLUSTER: 'fleet' })).toThrow(/CLICKHOUSE_URL/)

@@ -36,7 +36,9 @@ describe('the lock of a DATA_DIR', { timeout: 30_000 }, () => {
     await expect(lockDataDir(dataDir)).rejects.toThrow(DataDirInUseError)
     await expect(lockDataDir(dataDir)).rejects.toThrow(`process ${process.pid} runs on it`)
     await unlock()
-    await (await lockDataDir(dataDir))()
+    await (
+      await lockDataDir(dataDir)
+    )()
     expect(await readdir(dataDir)).toEqual([])
   })
 
@@ -45,7 +47,9 @@ describe('the lock of a DATA_DIR', { timeout: 30_000 }, () => {
     expect(got).toBe('taken')
     await expect(lockDataDir(dataDir)).rejects.toThrow(`process ${child.pid} runs on it`)
     await end(child)
-    await (await lockDataDir(dataDir))()
+    await (
+      await lockDataDir(dataDir)
+    )()
   })
 
   test('a process with the number of the owner that started at another time is no owner', async () => {

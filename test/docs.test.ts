@@ -8,7 +8,7 @@ import { ERROR_CODES } from '../src/domain/errors.ts'
 import { openApi } from '../src/http/reference/document.ts'
 
 /** Written in another change. A page that exists is taken out of this list: a test says so. */
-const PENDING_PAGES = new Set(['docs/glossary.md'])
+const PENDING_PAGES = new Set<string>()
 const PENDING_SCRIPTS = new Set<string>()
 
 const IGNORED = /(^|\/)(node_modules|\.git|dist)(\/|$)|^data(\/|$)/
@@ -46,7 +46,8 @@ function anchorsOf(page: string): Set<string> {
 }
 
 /** Relative links of a text, images too. */
-const linksOf = (text: string) => [...withoutCode(text).matchAll(/\]\(([^)\s]+)\)/g)].map(([, to]) => to as string).filter((to) => !/^https?:/.test(to))
+const linksOf = (text: string) =>
+  [...withoutCode(text).matchAll(/\]\(([^)\s]+)\)/g)].map(([, to]) => to as string).filter((to) => !/^https?:/.test(to))
 
 /** Paths from the root of the repository; a star stands for anything. */
 const PATH = /(?<![\w.@/-])(?:src|test|docs|clickhouse|bench|dashboard|docker|\.ci|\.github)\/[\w.*/{},-]*\w(?:\.\w+)?/g
@@ -57,15 +58,20 @@ const NAME = /`([\w.-]+\.(?:ts|tsx|sql|xml|mjs|yml))`/g
 function missingFiles(text: string): string[] {
   const paths = [...text.matchAll(PATH)].map(([path]) => path).filter((path) => !path.includes('*') && !path.includes('{'))
   const names = [...text.matchAll(NAME)].map(([, name]) => name as string)
-  return [
-    ...paths.filter((path) => !exists(path) && !PENDING_PAGES.has(path)),
-    ...names.filter((name) => !NAMES.has(name)),
-  ]
+  return [...paths.filter((path) => !exists(path) && !PENDING_PAGES.has(path)), ...names.filter((name) => !NAMES.has(name))]
 }
 
 describe('every document', () => {
   test('is found', () => {
-    expect(PAGES).toEqual(expect.arrayContaining(['README.md', 'CONTRIBUTING.md', 'docs/api.md', 'docs/decisions/0001-writer-lease.md', 'test/README.md']))
+    expect(PAGES).toEqual(
+      expect.arrayContaining([
+        'README.md',
+        'CONTRIBUTING.md',
+        'docs/api.md',
+        'docs/decisions/0001-writer-lease.md',
+        'test/README.md',
+      ]),
+    )
     expect([...PENDING_PAGES].filter((page) => FILES.includes(page))).toEqual([])
   })
 
@@ -148,27 +154,21 @@ describe('docs/api.md', () => {
 
   test('lists every error code with its status', () => {
     const rows = [...section('docs/api.md', '## Rules that hold everywhere').matchAll(/^\| (\d{3}) \| ([^|]*) \|/gm)]
-    const listed = rows.flatMap(([, status, codes = '']) => [...codes.matchAll(/`(\w+)`/g)].map(([, code]) => [code, Number(status)]))
+    const listed = rows.flatMap(([, status, codes = '']) =>
+      [...codes.matchAll(/`(\w+)`/g)].map(([, code]) => [code, Number(status)]),
+    )
     expect(Object.fromEntries(listed)).toEqual(ERROR_CODES)
   })
 })
 
 test('docs/clickhouse-schema.md lists every table', () => {
-  const sources = [...FILES.filter((file) => /^clickhouse\/\d+_.*\.sql$/.test(file)), 'src/clickhouse/migrate.ts'].map(read).join('\n')
-  const tables = [...sources.matchAll(/CREATE TABLE IF NOT EXISTS (\w+)/g)].map(([, name]) => RENAMED[name as string] ?? name)
+  const sources = FILES.filter((file) => /^clickhouse\/(\d+_|cluster\/).*\.sql$/.test(file))
+    .map(read)
+    .join('\n')
+  const tables = [...sources.matchAll(/CREATE TABLE IF NOT EXISTS (\w+)/g)].map(([, name]) => name as string)
   const [overview = ''] = read('docs/clickhouse-schema.md').split('\n## ')
   expect(firstColumn(overview).sort()).toEqual([...new Set(tables)].sort())
 })
-
-/** The page has the names to come. An entry goes when its table has been renamed. */
-const RENAMED: Readonly<Record<string, string>> = {
-  names: 'ids',
-  seals: 'compaction',
-  answers: 'idempotency',
-  removals: 'erasures',
-  horizons: 'retention_cutoff',
-  rebuilds: 'backfill',
-}
 
 test('docs/decisions/0008-dependencies.md lists every dependency', () => {
   const manifest = JSON.parse(read('package.json')) as Record<string, Record<string, string>>
@@ -184,7 +184,9 @@ test('CHANGELOG.md names the version of package.json once it is released', () =>
 })
 
 test('decisions are numbered without gaps and listed', () => {
-  const pages = readdirSync('docs/decisions').filter((name) => name !== 'README.md').sort()
+  const pages = readdirSync('docs/decisions')
+    .filter((name) => name !== 'README.md')
+    .sort()
   expect(pages.map((name) => Number(name.slice(0, 4)))).toEqual(pages.map((_, at) => at + 1))
   expect(pages.filter((name) => !read('docs/decisions/README.md').includes(`(${name})`))).toEqual([])
   expect(pages.filter((name) => !read(`docs/decisions/${name}`).startsWith(`# ${Number(name.slice(0, 4))}. `))).toEqual([])
@@ -192,5 +194,6 @@ test('decisions are numbered without gaps and listed', () => {
 
 test('the README is short and the files around the code are there', () => {
   expect(read('README.md').split('\n').length).toBeLessThanOrEqual(170)
-  for (const file of ['LICENSE', 'CONTRIBUTING.md', 'CHANGELOG.md', 'SECURITY.md', '.github/workflows/ci.yml']) expect(existsSync(file)).toBe(true)
+  for (const file of ['LICENSE', 'CONTRIBUTING.md', 'CHANGELOG.md', 'SECURITY.md', '.github/workflows/ci.yml'])
+    expect(existsSync(file)).toBe(true)
 })

@@ -22,7 +22,9 @@ const roomOf = (file: string) => file.split('/')[1]!.replace(/\.ts$/, '')
 const rank = (room: string) => ORDER.findIndex((line) => line.includes(room))
 const mayImport = (from: string, to: string) => from === to || rank(to) < rank(from)
 
-const files = readdirSync('src', { recursive: true }).map((file) => join('src', String(file))).filter((file) => file.endsWith('.ts'))
+const files = readdirSync('src', { recursive: true })
+  .map((file) => join('src', String(file)))
+  .filter((file) => file.endsWith('.ts'))
 const importsOf = new Map(
   files.map((file) => {
     const found = readFileSync(file, 'utf8').matchAll(/(?:\bfrom|\bimport)\s*\(?\s*'(\.{1,2}\/[^']+)'/g)
@@ -37,7 +39,9 @@ test('every file is in a room of the order, and every import names a file', () =
 })
 
 test('a file imports from its own room and from rooms before it', () => {
-  const wrong = [...importsOf].flatMap(([from, to]) => to.filter((file) => !mayImport(roomOf(from), roomOf(file))).map((file) => `${from} -> ${file}`))
+  const wrong = [...importsOf].flatMap(([from, to]) =>
+    to.filter((file) => !mayImport(roomOf(from), roomOf(file))).map((file) => `${from} -> ${file}`),
+  )
   expect(wrong).toEqual([])
 })
 

@@ -11,12 +11,14 @@ const documented = pages.join('\n')
 const excerpt = gunzipSync(readFileSync(new URL('data/ubuntu-irc-excerpt.ndjson.gz', import.meta.url)))
 
 /** Every command with curl in the README and in docs/api.md, with the response printed below it. */
-const examples = [...documented.matchAll(/```sh\n(curl [^`]*)```\n\n```json\n([^`]*)```/g)].map(([, command = '', answer = '']) => ({
-  command,
-  path: /127\.0\.0\.1:8787(\S+?)"/.exec(command)?.[1] ?? '',
-  body: /--data-binary '\n([^']*)'/.exec(command)?.[1],
-  answer: JSON.parse(answer) as { data: { computedAt?: string } },
-}))
+const examples = [...documented.matchAll(/```sh\n(curl [^`]*)```\n\n```json\n([^`]*)```/g)].map(
+  ([, command = '', answer = '']) => ({
+    command,
+    path: /127\.0\.0\.1:8787(\S+?)"/.exec(command)?.[1] ?? '',
+    body: /--data-binary '\n([^']*)'/.exec(command)?.[1],
+    answer: JSON.parse(answer) as { data: { computedAt?: string } },
+  }),
+)
 
 describe('the README and docs/api.md', () => {
   let service: TestService
@@ -24,17 +26,22 @@ describe('the README and docs/api.md', () => {
     // Where an answer tells when it was computed, that is when it is computed here.
     const now = examples.find(({ answer }) => answer.data.computedAt)?.answer.data.computedAt
     service = await startService(now === undefined ? {} : { now })
-    const events = excerpt.toString().trim().split('\n').map((line) => JSON.parse(line) as object)
+    const events = excerpt
+      .toString()
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as object)
     await service.store(events)
   })
   afterAll(() => service.close())
 
-  it('have examples', () => expect(examples.map(({ path }) => path.split('?')[0])).toEqual([
-    '/analytics/overview',
-    '/analytics/events',
-    '/analytics/rolling',
-    '/analytics/users/top',
-  ]))
+  it('have examples', () =>
+    expect(examples.map(({ path }) => path.split('?')[0])).toEqual([
+      '/analytics/overview',
+      '/analytics/events',
+      '/analytics/rolling',
+      '/analytics/users/top',
+    ]))
 
   it.each(examples)('show the response of $path', async ({ path, body, answer }) => {
     const reply =
@@ -47,7 +54,10 @@ describe('the README and docs/api.md', () => {
   it('download the file that the command names', async () => {
     const [, path = ''] = /curl -OJ "http:\/\/127\.0\.0\.1:8787(\S+)"/.exec(documented) ?? []
     const { status, headers } = await service.request('GET', path, {})
-    expect([status, headers.get('Content-Disposition')]).toEqual([200, 'attachment; filename="events-2011-02-18-2011-02-25.parquet"'])
+    expect([status, headers.get('Content-Disposition')]).toEqual([
+      200,
+      'attachment; filename="events-2011-02-18-2011-02-25.parquet"',
+    ])
   })
 
   it('have client code that runs', async () => {

@@ -134,9 +134,7 @@ export class Reference {
   /** Without `nextCursor`, which is opaque. */
   events(asked: Asked) {
     const { limit = 50, skip = 0, eventType } = asked
-    const inside = within(this.#of(asked), ...rangeOf(asked)).filter(
-      (event) => !eventType || event.eventType === eventType,
-    )
+    const inside = within(this.#of(asked), ...rangeOf(asked)).filter((event) => !eventType || event.eventType === eventType)
     return {
       data: inside
         .toReversed()
@@ -205,9 +203,7 @@ export class Reference {
     const key = JSON.stringify([assistant, user])
     const found =
       this.#filtered.get(key) ??
-      this.#events.filter(
-        (event) => (!assistant || assistant.includes(event.assistant)) && (!user || user.includes(event.user)),
-      )
+      this.#events.filter((event) => (!assistant || assistant.includes(event.assistant)) && (!user || user.includes(event.user)))
     this.#filtered.set(key, found)
     return found
   }

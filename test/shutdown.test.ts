@@ -89,7 +89,10 @@ test('SIGTERM: readiness first, then whole answers, then nothing is lost', { tim
   const exported = await service.get(`/analytics/events?${RANGE}&format=csv`)
   const reader = (exported.body as ReadableStream<Uint8Array>).getReader()
   const first = await reader.read()
-  let lines = Buffer.from(first.value ?? []).toString().split('\n').length - 1
+  let lines =
+    Buffer.from(first.value ?? [])
+      .toString()
+      .split('\n').length - 1
 
   const outcomes: string[] = []
   /** Posts until nobody takes any more. */
@@ -144,7 +147,10 @@ test('SIGTERM: readiness first, then whole answers, then nothing is lost', { tim
 
   const again = await start()
   const response = await again.get(`/analytics/events?${RANGE}&format=ndjson`)
-  const stored = (await response.text()).trim().split('\n').map((line) => (JSON.parse(line) as { id: string }).id)
+  const stored = (await response.text())
+    .trim()
+    .split('\n')
+    .map((line) => (JSON.parse(line) as { id: string }).id)
   const ids = new Set(stored)
   expect(stored).toHaveLength(ids.size)
   expect([...acknowledged].filter((id) => !ids.has(id))).toEqual([])

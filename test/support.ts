@@ -172,8 +172,7 @@ export async function startService({
     /** Stores events, in batches of 10,000; all of them must be accepted. */
     async store(events: readonly object[], caller: Caller = {}) {
       for (const receipt of await this.submit(events, caller)) {
-        if (receipt.duplicates > 0 || receipt.rejected.length > 0)
-          throw new Error(JSON.stringify(receipt).slice(0, 1_000))
+        if (receipt.duplicates > 0 || receipt.rejected.length > 0) throw new Error(JSON.stringify(receipt).slice(0, 1_000))
       }
     },
 
@@ -219,7 +218,9 @@ function checkingRows<S extends Store>(store: S): S {
     const rows = (await read.call(store, asker, query as Query<unknown>)) as Row[]
     const result = v.safeParse(v.array(query.row), rows)
     if (result.success) return rows
-    throw new Error(`a row of ${query.name} is not of its schema: ${JSON.stringify(v.flatten(result.issues))} ${JSON.stringify(rows).slice(0, 500)}`)
+    throw new Error(
+      `a row of ${query.name} is not of its schema: ${JSON.stringify(v.flatten(result.issues))} ${JSON.stringify(rows).slice(0, 500)}`,
+    )
   }
   return store
 }

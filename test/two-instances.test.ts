@@ -90,7 +90,10 @@ function pieces<T>(list: readonly T[], next: () => number): T[][] {
 }
 
 const shuffled = <T>(list: readonly T[], next: () => number): T[] =>
-  list.map((item) => ({ item, key: next() })).sort((x, y) => x.key - y.key).map(({ item }) => item)
+  list
+    .map((item) => ({ item, key: next() }))
+    .sort((x, y) => x.key - y.key)
+    .map(({ item }) => item)
 
 test('the same ids sent to both at once, in other batches, over many rounds: each counts once', async () => {
   const next = random(7)

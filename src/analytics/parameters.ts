@@ -65,16 +65,16 @@ const whole = (min: number, max: number, description: string, example: number) =
 }
 
 const oneOf = <const T extends readonly string[]>(values: T, description: string) =>
-  v.pipe(
-    v.picklist(values, `must be ${values.slice(0, -1).join(', ')} or ${values.at(-1)}`),
-    about(description, values[0]),
-  )
+  v.pipe(v.picklist(values, `must be ${values.slice(0, -1).join(', ')} or ${values.at(-1)}`), about(description, values[0]))
 
 /** Text here; `readParameters` reads it, as that takes the request's timezone. */
 const instant = (description: string, example: string) =>
   v.pipe(
     v.string(),
-    about(`${description} An ISO 8601 date (midnight in \`timezone\`) or date-time (in \`timezone\` where it has no offset).`, example),
+    about(
+      `${description} An ISO 8601 date (midnight in \`timezone\`) or date-time (in \`timezone\` where it has no offset).`,
+      example,
+    ),
   )
 
 export const timezone = v.optional(
@@ -96,24 +96,16 @@ export const common = {
 }
 
 export const range = {
-  startDate: required(
-    instant('First moment of the range.', '2011-02-18'),
-    'is required: an ISO 8601 date or date-time',
-  ),
-  endDate: required(
-    instant('End of the range, not part of it.', '2011-02-25'),
-    'is required: an ISO 8601 date or date-time',
-  ),
+  startDate: required(instant('First moment of the range.', '2011-02-18'), 'is required: an ISO 8601 date or date-time'),
+  endDate: required(instant('End of the range, not part of it.', '2011-02-25'), 'is required: an ISO 8601 date or date-time'),
 }
 
 /** A moment that need not be given; see `instant`. */
 export const moment = (description: string, example: string) => optional(instant(description, example))
 export const endDate = moment('Looks back from this moment; now where not given.', '2011-02-25')
 
-export const period = (fallback: Period, description: string) =>
-  v.optional(once(oneOf(PERIODS, description)), [fallback])
-export const requiredPeriod = (description: string) =>
-  required(oneOf(PERIODS, description), 'is required: day, week or month')
+export const period = (fallback: Period, description: string) => v.optional(once(oneOf(PERIODS, description)), [fallback])
+export const requiredPeriod = (description: string) => required(oneOf(PERIODS, description), 'is required: day, week or month')
 
 export const eventType = optional(oneOf(EVENT_TYPES, 'Only events of this type.'))
 
@@ -130,8 +122,7 @@ export const skip = v.optional(
 export const window = v.optional(once(whole(1, 90, 'Length of the window in days of 24 hours.', 7)), ['7'])
 export const text = (check: (given: string) => boolean, message: string, description: string, example: string) =>
   optional(v.pipe(v.string(), v.check(check, message), about(description, example)))
-export const choice = <const T extends readonly string[]>(values: T, description: string) =>
-  optional(oneOf(values, description))
+export const choice = <const T extends readonly string[]>(values: T, description: string) => optional(oneOf(values, description))
 export const wholeNumber = (min: number, max: number, fallback: number, description: string) =>
   v.optional(once(whole(min, max, description, fallback)), [String(fallback)])
 
@@ -195,7 +186,9 @@ export function readId(parameter: string, escaped: string): string {
 }
 
 /** Parsed parameters; dates are instants (epoch milliseconds). */
-type Dated<T> = { [K in keyof T]: K extends 'startDate' | 'endDate' ? (undefined extends T[K] ? Instant | undefined : Instant) : T[K] }
+type Dated<T> = {
+  [K in keyof T]: K extends 'startDate' | 'endDate' ? (undefined extends T[K] ? Instant | undefined : Instant) : T[K]
+}
 
 const zoneOf = (values: string[] | undefined) =>
   values?.length === 1 && isTimeZone(values[0] as string) ? (values[0] as string) : 'UTC'
@@ -225,11 +218,7 @@ function editDistance(a: string, b: string): number {
     const current = [i]
     for (let j = 1; j <= b.length; j++) {
       current.push(
-        Math.min(
-          (previous[j] ?? 0) + 1,
-          (current[j - 1] ?? 0) + 1,
-          (previous[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1),
-        ),
+        Math.min((previous[j] ?? 0) + 1, (current[j - 1] ?? 0) + 1, (previous[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1)),
       )
     }
     previous = current

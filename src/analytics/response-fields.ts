@@ -33,8 +33,7 @@ export const rangeFields = { startDate: instant('First moment, UTC.'), endDate: 
 export const periodKeyField = text('2026-02-22, 2026-W08 or 2026-02, by the period.')
 export const periodField = whatIs(PERIODS, 'As asked.')
 
-const moved = (what: string) =>
-  orNull(v.number(), `${what}: (now - before) / before; null where there is nothing to divide by.`)
+const moved = (what: string) => orNull(v.number(), `${what}: (now - before) / before; null where there is nothing to divide by.`)
 export const Change = v.pipe(
   v.strictObject({
     activeUsers: moved('activeUsers'),

@@ -97,9 +97,7 @@ export class AnswerCache {
     const version = this.#versionOf(tenant)
     const shared = this.#flights.get(key)
     const flight =
-      shared?.version === version && !shared.controller.signal.aborted
-        ? shared
-        : this.#start(key, tenant, version, now, find)
+      shared?.version === version && !shared.controller.signal.aborted ? shared : this.#start(key, tenant, version, now, find)
     if (flight === shared) this.shared++
     else this.misses++
     flight.waiting++

@@ -69,7 +69,14 @@ export async function totalsOf<const R extends readonly Range[]>(
     const shared = chunk.filter((range) => hasBoth(parts, range)).map(entryOf)
     const [spans, raw] = await Promise.all([
       parts.spans.length > 0
-        ? store.read(scope, sumsOfRows(scope, name, chunk, parts, { wanted, sets: shared.length > 0 && `entry IN {shared:Array(UInt64)}`, params: { shared } }))
+        ? store.read(
+            scope,
+            sumsOfRows(scope, name, chunk, parts, {
+              wanted,
+              sets: shared.length > 0 && `entry IN {shared:Array(UInt64)}`,
+              params: { shared },
+            }),
+          )
         : [],
       parts.raw.length > 0 ? store.read(scope, sumsOfEdges(scope, name, chunk, parts, { wanted, sets: shared.length > 0 })) : [],
     ])
@@ -91,9 +98,18 @@ export async function seriesOf(store: Store, scope: Scope, name: string, before:
   const params = { parts: [before, whole].filter(isPossible).map(entryOf), shared }
   const [spans, raw] = await Promise.all([
     parts.spans.length > 0
-      ? store.read(scope, sumsOfRows(scope, name, ranges, parts, { isSeries: true, sets: both && `isWhole OR entry IN {shared:Array(UInt64)}`, params }))
+      ? store.read(
+          scope,
+          sumsOfRows(scope, name, ranges, parts, {
+            isSeries: true,
+            sets: both && `isWhole OR entry IN {shared:Array(UInt64)}`,
+            params,
+          }),
+        )
       : [],
-    parts.raw.length > 0 ? store.read(scope, sumsOfEdges(scope, name, ranges, parts, { isSeries: !both, sets: both, params })) : [],
+    parts.raw.length > 0
+      ? store.read(scope, sumsOfEdges(scope, name, ranges, parts, { isSeries: !both, sets: both, params }))
+      : [],
   ])
   const rows = [...spans, ...raw]
   const one = (range: Range) => together(rows.filter((row) => !row.isWhole && row.entry === entryOf(range)))

@@ -79,9 +79,7 @@ export class UserRanks {
     const mostOf = ({ least, credit }: ShortlistRow) => least - credit + unseen
     const last = users.at(-1)
     const decided =
-      grown >= 0 &&
-      (unseen === 0 || unseen < needed) &&
-      (rows.length < limit || last === undefined || mostOf(last) < needed)
+      grown >= 0 && (unseen === 0 || unseen < needed) && (rows.length < limit || last === undefined || mostOf(last) < needed)
     if (decided) return users.filter((row) => mostOf(row) >= needed).map(({ user }) => user)
     if (grown !== 0) void this.refresh(scope.tenant, listed)
     return null

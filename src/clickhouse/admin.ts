@@ -74,7 +74,10 @@ export class TableAdmin {
       const due = `count() > 1 AND sum(parts.bytes_on_disk) <= {maxBytes:UInt64}
         AND 2 * sum(parts.bytes_on_disk) + {spare:UInt64} < min(disks.unreserved_space)`
       if (!(await holdsOfParts(server, local, due, { maxBytes, spare: SPARE_BYTES }))) continue
-      await server.command({ query: `OPTIMIZE TABLE ${local}${this.#onCluster} FINAL`, clickhouse_settings: { wait_end_of_query: 1 } })
+      await server.command({
+        query: `OPTIMIZE TABLE ${local}${this.#onCluster} FINAL`,
+        clickhouse_settings: { wait_end_of_query: 1 },
+      })
     }
   }
 }

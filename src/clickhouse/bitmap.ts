@@ -30,7 +30,8 @@ function bitmapOf(base64: string): RoaringBitmap32 {
   if (bytes[0] === KINDS.few && bytes.length === end + 4 * size) {
     return new RoaringBitmap32(Array.from({ length: size }, (_, at) => bytes.readUInt32LE(end + 4 * at)))
   }
-  if (bytes[0] === KINDS.roaring && bytes.length === end + size) return RoaringBitmap32.deserialize(bytes.subarray(end), 'portable')
+  if (bytes[0] === KINDS.roaring && bytes.length === end + size)
+    return RoaringBitmap32.deserialize(bytes.subarray(end), 'portable')
   throw new RangeError('this is no groupBitmap of UInt32')
 }
 

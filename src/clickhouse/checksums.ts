@@ -22,7 +22,9 @@ export const checksumOf = (text: string): string => createHash('sha256').update(
 /** Checksums of the SQL files in a directory, by name, in order. */
 export async function checksumsOfFiles(directory: string): Promise<Record<string, string>> {
   const names = (await readdir(directory)).filter((name) => name.endsWith('.sql')).toSorted()
-  return Object.fromEntries(await Promise.all(names.map(async (name) => [name, checksumOf(await readFile(join(directory, name), 'utf8'))])))
+  return Object.fromEntries(
+    await Promise.all(names.map(async (name) => [name, checksumOf(await readFile(join(directory, name), 'utf8'))])),
+  )
 }
 
 /** The list of a directory; an empty one that is not released where there is none. */

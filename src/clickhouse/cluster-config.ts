@@ -100,7 +100,10 @@ export function clustered(statement: string, { cluster, database, definer }: Clu
     const localBody = !replicated
       ? body
       : body
-          .replace(engine, (_, kind: string, args?: string) => `ENGINE = Replicated${kind}MergeTree(${path}${args ? `, ${args}` : ''})`)
+          .replace(
+            engine,
+            (_, kind: string, args?: string) => `ENGINE = Replicated${kind}MergeTree(${path}${args ? `, ${args}` : ''})`,
+          )
           .replace(
             /\bnon_replicated_deduplication_window = (\d+)/,
             `replicated_deduplication_window = $1, replicated_deduplication_window_seconds = ${TOKEN_SECONDS}`,
@@ -181,6 +184,7 @@ const SHARDING_KEYS: Readonly<Record<string, string>> = {
 
 function shardingKey(table: string, columns: string): string {
   const key = SHARDING_KEYS[table] ?? (/^\s+user_no\s/m.test(columns) ? BY_USER : undefined)
-  if (key === undefined) throw new ClusterSqlError(`where do rows of ${table} lie? Say it in SHARDING_KEYS (src/clickhouse/cluster-config.ts)`)
+  if (key === undefined)
+    throw new ClusterSqlError(`where do rows of ${table} lie? Say it in SHARDING_KEYS (src/clickhouse/cluster-config.ts)`)
   return key
 }

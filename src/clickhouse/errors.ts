@@ -20,7 +20,8 @@ const TOO_EXPENSIVE: Record<string, string> = {
 const BROKEN_PART = new Set(['33', '40', '107', '226', '246', '271', '432'])
 
 /** Whether a query failed because a part on disk cannot be read. */
-export const saysBrokenPart = (error: unknown): error is ClickHouseError => error instanceof ClickHouseError && BROKEN_PART.has(error.code)
+export const saysBrokenPart = (error: unknown): error is ClickHouseError =>
+  error instanceof ClickHouseError && BROKEN_PART.has(error.code)
 
 /** Whether an error, or what it was caused by, says that a part on disk cannot be read. */
 export function isBrokenPart(error: unknown): boolean {
@@ -39,7 +40,9 @@ export function asApiError(error: unknown): unknown {
   if (error instanceof ClickHouseError) {
     const reason = TOO_EXPENSIVE[error.code]
     if (reason) {
-      return new ApiError(400, 'too_expensive', `This question ${reason}; ask for a shorter range or fewer filters.`, { cause: error })
+      return new ApiError(400, 'too_expensive', `This question ${reason}; ask for a shorter range or fewer filters.`, {
+        cause: error,
+      })
     }
     // 202 too many simultaneous queries, 209/210 network, 242 read only, 243 no space, 252 too many parts, ...
     return unavailable('The analytics store cannot answer right now.', 1, error)
@@ -48,7 +51,16 @@ export function asApiError(error: unknown): unknown {
 }
 
 /** What Node says of connections that are refused or break, and the client of requests that take too long. */
-const CONNECTION_CODES = new Set(['ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'EHOSTUNREACH', 'ENETUNREACH', 'ENOTFOUND', 'EAI_AGAIN'])
+const CONNECTION_CODES = new Set([
+  'ECONNREFUSED',
+  'ECONNRESET',
+  'EPIPE',
+  'ETIMEDOUT',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'ENOTFOUND',
+  'EAI_AGAIN',
+])
 const CONNECTION_MESSAGES = /^(socket hang up|Timeout error\.?)/
 
 /** True for what upkeep throws where ClickHouse refused a statement or went away: a caller may come back then. */

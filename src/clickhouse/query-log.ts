@@ -34,7 +34,15 @@ export function finished(
 ): FinishedQuery {
   const summary = headers['x-clickhouse-summary']
   const { read_rows, read_bytes } = (typeof summary === 'string' ? JSON.parse(summary) : {}) as Record<string, string>
-  return { name, id, startedAt, ms: performance.now() - since, outcome, rows: Number(read_rows ?? 0), bytes: Number(read_bytes ?? 0) }
+  return {
+    name,
+    id,
+    startedAt,
+    ms: performance.now() - since,
+    outcome,
+    rows: Number(read_rows ?? 0),
+    bytes: Number(read_bytes ?? 0),
+  }
 }
 
 /**

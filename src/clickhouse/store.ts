@@ -5,7 +5,13 @@
 import { AsyncResource } from 'node:async_hooks'
 import { randomUUID } from 'node:crypto'
 import type { Readable } from 'node:stream'
-import { ClickHouseError, ClickHouseLogLevel, createClient, type ClickHouseClient, type ClickHouseSettings } from '@clickhouse/client'
+import {
+  ClickHouseError,
+  ClickHouseLogLevel,
+  createClient,
+  type ClickHouseClient,
+  type ClickHouseSettings,
+} from '@clickhouse/client'
 import { unavailable } from '../domain/errors.ts'
 import { missingShards, TableAdmin } from './admin.ts'
 import { clusterSettings, type Cluster } from './cluster-config.ts'
@@ -142,7 +148,10 @@ export class Store {
       return options.assertWritten ? checked(counted, () => this.assertWritten()) : counted
     }
     this.writer = seen(writer, 'writer')
-    this.admin = seen(noting(createClient(asAdmin), (error) => this.#note(error)), 'admin')
+    this.admin = seen(
+      noting(createClient(asAdmin), (error) => this.#note(error)),
+      'admin',
+    )
     const urls = options.cluster?.urls ?? []
     const servers = urls.length === 0 ? [this.admin] : urls.map((url) => seen(createClient({ ...asAdmin, url }), 'admin'))
     this.#tables = new TableAdmin({ admin: this.admin, servers, database: options.database, cluster: options.cluster })

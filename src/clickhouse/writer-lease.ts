@@ -58,7 +58,8 @@ export interface WriteGuard {
 }
 
 /** SQL that fails the statement where the lease is over; a WHERE of an INSERT … SELECT. */
-export const orFail = (guard: Pick<WriteGuard, 'condition'>): string => `throwIf(NOT (${guard.condition()}), 'the writer lease is over') = 0`
+export const orFail = (guard: Pick<WriteGuard, 'condition'>): string =>
+  `throwIf(NOT (${guard.condition()}), 'the writer lease is over') = 0`
 
 /**
  * Runs work while no event is being stored, by this instance or by another one.
@@ -247,7 +248,7 @@ export class SharedLease implements WriterLease {
     }
     this.#term = undefined
     let freeSince = Infinity
-    for (let saidAt = -Infinity; ; ) {
+    for (let saidAt = -Infinity; ;) {
       const last = await this.#last()
       if (!last || last.released || last.over) {
         const claimedAt = performance.now()
@@ -367,7 +368,7 @@ export class SharedLease implements WriterLease {
  * @param between called before each look after the first
  */
 async function waitForWrites(store: Store, between: () => Promise<unknown> = () => Promise.resolve()): Promise<void> {
-  for (const deadline = performance.now() + RUNNING_MS; (await store.runningWrites(INSERT_ID, MAINTENANCE_ID)) > 0; ) {
+  for (const deadline = performance.now() + RUNNING_MS; (await store.runningWrites(INSERT_ID, MAINTENANCE_ID)) > 0;) {
     if (performance.now() > deadline) throw new Error('writes of an earlier holder of the writer lease do not end')
     await sleep(50)
     await between()

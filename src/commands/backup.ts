@@ -13,7 +13,10 @@ const USAGE = 'usage: npm run backup -- [NAME] [--url http://127.0.0.1:8787] [--
 
 function options() {
   try {
-    const { values, positionals } = parseArgs({ allowPositionals: true, options: { url: { type: 'string' }, token: { type: 'string' } } })
+    const { values, positionals } = parseArgs({
+      allowPositionals: true,
+      options: { url: { type: 'string' }, token: { type: 'string' } },
+    })
     const [name = `analytics-${new Date().toISOString().replace(/[:.]/g, '-')}`, ...more] = positionals
     if (more.length > 0 || !BACKUP_NAME.test(name)) throw new Error('NAME must be 1 to 100 letters, digits and . _ -')
     return { ...values, name }

@@ -23,7 +23,9 @@ try {
   const list = freeze(before, await checksumsOfFiles(directory), release)
   await writeChecksums(directory, list)
   const added = Object.keys(list.files).filter((name) => !(name in before.files))
-  const state = list.released ? 'they are frozen' : 'nothing is released yet, so they may still change: run this again when they do, and with --release for the first release'
+  const state = list.released
+    ? 'they are frozen'
+    : 'nothing is released yet, so they may still change: run this again when they do, and with --release for the first release'
   process.stdout.write(`${Object.keys(list.files).length} migration files, ${added.length} of them new; ${state}\n`)
 } catch (error) {
   process.stderr.write(`${(error as Error).message}\n`)

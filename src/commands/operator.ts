@@ -22,13 +22,19 @@ export async function askService<Data>(
   const token =
     given.token ??
     (config.localKey
-      ? await signLocalToken(await loadLocalKey(resolve(config.DATA_DIR)), { org: 'operator', scope: 'analytics:operate' }, config)
+      ? await signLocalToken(
+          await loadLocalKey(resolve(config.DATA_DIR)),
+          { org: 'operator', scope: 'analytics:operate' },
+          config,
+        )
       : '')
-  const response = await fetch(`${url}${path}`, { method: 'POST', headers: { Authorization: `Bearer ${token}` } }).catch((error: unknown) => {
-    // A service that breaks off goes on with its work: beside it, nobody may open the database.
-    if (given.url === undefined && isRefused(error)) return undefined
-    throw new Error(`the service at ${url} does not answer: ${String((error as Error).cause ?? error)}`)
-  })
+  const response = await fetch(`${url}${path}`, { method: 'POST', headers: { Authorization: `Bearer ${token}` } }).catch(
+    (error: unknown) => {
+      // A service that breaks off goes on with its work: beside it, nobody may open the database.
+      if (given.url === undefined && isRefused(error)) return undefined
+      throw new Error(`the service at ${url} does not answer: ${String((error as Error).cause ?? error)}`)
+    },
+  )
   if (!response) return undefined
   const body = (await response.json()) as { data?: Data; error?: { message: string } }
   if (!body.data) throw new Error(`the service at ${url} answered ${response.status}: ${body.error?.message}`)

@@ -43,7 +43,11 @@ function instant(text: string | undefined, fallback: number, kind: 'moment' | 'e
 }
 
 const given = options()
-const range = { from: instant(given.from, MIN_INSTANT, 'moment'), to: instant(given.to, MAX_INSTANT, 'end'), repair: given.repair }
+const range = {
+  from: instant(given.from, MIN_INSTANT, 'moment'),
+  to: instant(given.to, MAX_INSTANT, 'end'),
+  repair: given.repair,
+}
 const config = readConfig()
 
 const query = new URLSearchParams({
@@ -71,9 +75,25 @@ try {
   const { days, drift, repaired, duplicateIds, sharedNumbers, splitNames, identitiesRepaired } = (await there()) ?? (await here())
   const lines = [
     ...duplicateIds.map(({ tenant, id, copies, contents }) => [tenant, 'id', id, `${copies} copies`, `${contents} contents`]),
-    ...sharedNumbers.map(({ tenant, kind, number, names }) => [tenant, kind, `number ${number}`, `names ${JSON.stringify(names)}`]),
-    ...splitNames.map(({ tenant, kind, name, numbers }) => [tenant, kind, `name ${JSON.stringify(name)}`, `numbers ${numbers.join(', ')}`]),
-    ...drift.map(({ tenant, start, rollup, sourceEvents, rollupEvents }) => [tenant, start, rollup, `source ${sourceEvents}`, `rollup ${rollupEvents}`]),
+    ...sharedNumbers.map(({ tenant, kind, number, names }) => [
+      tenant,
+      kind,
+      `number ${number}`,
+      `names ${JSON.stringify(names)}`,
+    ]),
+    ...splitNames.map(({ tenant, kind, name, numbers }) => [
+      tenant,
+      kind,
+      `name ${JSON.stringify(name)}`,
+      `numbers ${numbers.join(', ')}`,
+    ]),
+    ...drift.map(({ tenant, start, rollup, sourceEvents, rollupEvents }) => [
+      tenant,
+      start,
+      rollup,
+      `source ${sourceEvents}`,
+      `rollup ${rollupEvents}`,
+    ]),
   ]
   for (const line of lines) process.stdout.write(`${line.join('\t')}\n`)
   const identities = duplicateIds.length + sharedNumbers.length + splitNames.length
@@ -82,6 +102,8 @@ try {
   process.stdout.write(`${days} days of tenants compared, ${drift.length} differences, ${repaired} repaired\n`)
   process.exit(drift.length === repaired && identities === identitiesRepaired ? 0 : 1)
 } catch (error) {
-  process.stderr.write(`reconcile failed: ${error instanceof EmbeddedError || error instanceof DataDirInUseError ? error.message : String(error)}\n`)
+  process.stderr.write(
+    `reconcile failed: ${error instanceof EmbeddedError || error instanceof DataDirInUseError ? error.message : String(error)}\n`,
+  )
   process.exit(1)
 }

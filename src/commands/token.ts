@@ -52,8 +52,7 @@ async function makeToken(): Promise<string> {
     const settings = 'JWT_JWKS_URL or JWT_PUBLIC_KEY'
     throw new ConfigError(`with ${settings} tokens come from the issuer: this service only verifies them`)
   }
-  const key =
-    config.JWT_SECRET === undefined ? await loadLocalKey(config.DATA_DIR) : new TextEncoder().encode(config.JWT_SECRET)
+  const key = config.JWT_SECRET === undefined ? await loadLocalKey(config.DATA_DIR) : new TextEncoder().encode(config.JWT_SECRET)
   // Made first, so that an algorithm which does not fit the secret is said as the bad setting it is.
   const verifier = createVerifier(config, { localKey: key })
   const token = await signLocalToken(key, grant, config)

@@ -2,11 +2,7 @@
 import * as v from 'valibot'
 
 export const instant = (description: string) =>
-  v.pipe(
-    v.string(),
-    v.regex(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/),
-    v.metadata({ format: 'date-time', description }),
-  )
+  v.pipe(v.string(), v.regex(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/), v.metadata({ format: 'date-time', description }))
 export const count = (description: string) => v.pipe(v.number(), v.integer(), v.minValue(0), v.description(description))
 export const usd = (description: string) => v.pipe(v.number(), v.minValue(0), v.description(description))
 export const text = (description: string) => v.pipe(v.string(), v.minLength(1), v.description(description))

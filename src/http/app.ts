@@ -51,7 +51,12 @@ export function createApp(deps: AppDeps) {
   app.delete('/analytics/users/:user', authenticate('analytics:admin'), countRequest(limits), deleteUser(deps))
 
   app.use('/mcp', allowOrigins(corsOrigins))
-  app.post('/mcp', authenticate('analytics:read'), countRequest(limits), mcp((url, init) => app.request(url, init)))
+  app.post(
+    '/mcp',
+    authenticate('analytics:read'),
+    countRequest(limits),
+    mcp((url, init) => app.request(url, init)),
+  )
 
   app.get('/health/live', live)
   app.get('/health/ready', ready(deps))

@@ -41,7 +41,8 @@ export const notFound = () => new ApiError(404, 'not_found', 'Not found')
 
 function toApiError(thrown: unknown): ApiError {
   if (thrown instanceof ApiError) return thrown
-  if (thrown instanceof HTTPException && thrown.status < 500) return new ApiError(400, 'bad_request', 'The request cannot be read.')
+  if (thrown instanceof HTTPException && thrown.status < 500)
+    return new ApiError(400, 'bad_request', 'The request cannot be read.')
   // Of maintenance: failures of queries are ApiErrors already.
   if (isStoreFailure(thrown)) return unavailable('The analytics store is out of reach.', 1, thrown)
   return new ApiError(500, 'internal', 'Something went wrong on our side.', { cause: thrown })

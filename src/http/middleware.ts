@@ -30,10 +30,12 @@ export const countRequest = ({ rate }: Pick<Limits, 'rate'>) =>
   })
 
 /** Answers 405 to whatever no other handler of the path has taken. */
-export const onlyMethods = (...methods: readonly string[]) => () => {
-  const allow = methods.join(', ')
-  throw new ApiError(405, 'method_not_allowed', `Method not allowed; allowed: ${allow}`, { headers: { Allow: allow } })
-}
+export const onlyMethods =
+  (...methods: readonly string[]) =>
+  () => {
+    const allow = methods.join(', ')
+    throw new ApiError(405, 'method_not_allowed', `Method not allowed; allowed: ${allow}`, { headers: { Allow: allow } })
+  }
 
 /** For answers that are data; pages set a policy of their own. */
 export const dataHeaders = secureHeaders({
@@ -62,6 +64,14 @@ export const crossOrigin = (origins: readonly string[]) =>
       'Mcp-Protocol-Version',
       'Mcp-Session-Id',
     ],
-    exposeHeaders: ['Content-Disposition', 'ETag', 'Mcp-Session-Id', 'RateLimit', 'RateLimit-Policy', 'Retry-After', 'X-Request-Id'],
+    exposeHeaders: [
+      'Content-Disposition',
+      'ETag',
+      'Mcp-Session-Id',
+      'RateLimit',
+      'RateLimit-Policy',
+      'Retry-After',
+      'X-Request-Id',
+    ],
     maxAge: 600,
   })

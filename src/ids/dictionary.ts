@@ -33,12 +33,7 @@ export class Names {
   }
 
   /** The number of each name, in order; 0 where the name is unknown. */
-  async numbers(
-    tenant: TenantKey,
-    kind: NameKind,
-    names: readonly string[],
-    onQuery?: Asker['onQuery'],
-  ): Promise<number[]> {
+  async numbers(tenant: TenantKey, kind: NameKind, names: readonly string[], onQuery?: Asker['onQuery']): Promise<number[]> {
     const missing = [...new Set(names.filter((name) => !this.known(tenant, kind, name)))]
     const found = new Map<string, number>()
     for (const slice of slices(missing)) {

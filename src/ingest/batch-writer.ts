@@ -15,7 +15,14 @@ import { repairSinceTerm } from './repair-insert.ts'
 import { IdFilter, idHash } from './event-id-filter.ts'
 import { codeOf, Inserts, MAX_COMPLETIONS, reasonOf, UnusableEntryError } from './insert.ts'
 import type { Entry, Journal } from './journal.ts'
-import { LeaseLostError, type Turn, type Unsettled, type WriteGuard, type WriteLock, type WriterLease } from '../clickhouse/writer-lease.ts'
+import {
+  LeaseLostError,
+  type Turn,
+  type Unsettled,
+  type WriteGuard,
+  type WriteLock,
+  type WriterLease,
+} from '../clickhouse/writer-lease.ts'
 import { Numbers } from '../ids/allocator.ts'
 import type { Tenants } from '../ids/tenants.ts'
 import type { Removals } from '../maintenance/erasure.ts'
@@ -134,7 +141,8 @@ export class Writer {
         } catch (error) {
           // An entry must not keep everything else from being stored. ClickHouse out of reach, or a full disk, is no failure of it.
           if (error instanceof UnusableEntryError) unusable = error.message
-          else if (codeOf(error) !== undefined && ++failures >= MAX_COMPLETIONS) unusable = `it cannot be stored: ${reasonOf(error)}`
+          else if (codeOf(error) !== undefined && ++failures >= MAX_COMPLETIONS)
+            unusable = `it cannot be stored: ${reasonOf(error)}`
           else throw error
         }
       })
@@ -273,7 +281,9 @@ export class Writer {
     if (turn.unsettled && !this.#settling) {
       // In stretches between groups: events can be stored meanwhile.
       this.#settling = this.#settle(turn.unsettled, (work) => this.exclusive(work))
-        .catch((error: unknown) => log('error', 'what an instance left half done is not put right yet', { error: reasonOf(error) }))
+        .catch((error: unknown) =>
+          log('error', 'what an instance left half done is not put right yet', { error: reasonOf(error) }),
+        )
         .finally(() => (this.#settling = undefined))
     }
   }
@@ -410,7 +420,10 @@ export class Writer {
       const { receipts, added } = decision as Decision
       for (const [tenant, events] of added) {
         for (const event of events) this.#filter.addHash(idHash(tenant, event.id))
-        onStored?.(tenant, events.map(({ timestamp }) => timestamp))
+        onStored?.(
+          tenant,
+          events.map(({ timestamp }) => timestamp),
+        )
       }
       if (entry) await journal.remove(entry.name)
       group.forEach(({ resolve }, at) => resolve(receipts[at] as Receipt))

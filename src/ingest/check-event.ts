@@ -78,16 +78,10 @@ const COUNT_RULE = `must be an integer from 0 to ${MAX_TOKENS}`
 
 /** A lone surrogate has no UTF-8 form: two different ids would become one. */
 const isId = (value: unknown): value is string =>
-  typeof value === 'string' &&
-  value.length >= 1 &&
-  value.length <= MAX_ID_LENGTH &&
-  !value.includes('\0') &&
-  value.isWellFormed()
+  typeof value === 'string' && value.length >= 1 && value.length <= MAX_ID_LENGTH && !value.includes('\0') && value.isWellFormed()
 
 const isCount = (value: unknown): value is number | null | undefined =>
-  value === undefined ||
-  value === null ||
-  (Number.isInteger(value) && (value as number) >= 0 && (value as number) <= MAX_TOKENS)
+  value === undefined || value === null || (Number.isInteger(value) && (value as number) >= 0 && (value as number) <= MAX_TOKENS)
 
 const toNanos = (cost: unknown): number | null =>
   typeof cost === 'number' && cost >= 0 && cost <= MAX_COST ? Math.round(cost * 1e9) : null
@@ -114,7 +108,13 @@ function toInstant(value: unknown): Instant | string {
   const match = CANONICAL.exec(value)
   if (match) {
     const [year, month, day, hour, minute, second, ms] = match.slice(1).map(Number) as [
-      number, number, number, number, number, number, number,
+      number,
+      number,
+      number,
+      number,
+      number,
+      number,
+      number,
     ]
     const leap = month !== 2 || day < 29 || (year % 4 === 0 && (year % 100 !== 0 || year % 400 === 0))
     if (day >= 1 && day <= (DAYS_IN_MONTH[month - 1] ?? 0) && leap && hour < 24 && minute < 60 && second < 60) {

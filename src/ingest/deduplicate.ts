@@ -90,7 +90,11 @@ export async function decide(batches: readonly Batch[], known: Knowledge): Promi
   const foundIds = new Map<TenantKey, ReadonlySet<string>>()
   const lines: string[] = []
   for (const [tenant, items] of byTenant) {
-    const stored = await storedEvents(known, tenant, items.map(({ event }) => event.id))
+    const stored = await storedEvents(
+      known,
+      tenant,
+      items.map(({ event }) => event.id),
+    )
     foundIds.set(tenant, new Set(stored.keys()))
     const seen = new Map<string, Event>()
     const fresh: Event[] = []
@@ -112,8 +116,18 @@ export async function decide(batches: readonly Batch[], known: Knowledge): Promi
       } else if (sameContent(twin, event)) receipt.duplicates++
       else receipt.rejected.push({ index, message: 'id was used before for an event with other content' })
     }
-    const assistants = await numbers.of(tenant, 'assistant', fresh.map(({ assistant }) => assistant), known.term)
-    const users = await numbers.of(tenant, 'user', fresh.map(({ user }) => user), known.term)
+    const assistants = await numbers.of(
+      tenant,
+      'assistant',
+      fresh.map(({ assistant }) => assistant),
+      known.term,
+    )
+    const users = await numbers.of(
+      tenant,
+      'user',
+      fresh.map(({ user }) => user),
+      known.term,
+    )
     for (const event of fresh) {
       lines.push(
         eventRow(

@@ -76,10 +76,7 @@ function murmur(bytes: string): number {
   let h = 0
   for (let i = 0; i < blocks; i += 4) {
     const k =
-      bytes.charCodeAt(i) |
-      (bytes.charCodeAt(i + 1) << 8) |
-      (bytes.charCodeAt(i + 2) << 16) |
-      (bytes.charCodeAt(i + 3) << 24)
+      bytes.charCodeAt(i) | (bytes.charCodeAt(i + 1) << 8) | (bytes.charCodeAt(i + 2) << 16) | (bytes.charCodeAt(i + 3) << 24)
     h = scramble(h, k)
     h = (Math.imul((h << 13) | (h >>> 19), 5) + 0xe654_6b64) | 0
   }

@@ -31,19 +31,12 @@ export const sentEvent = v.strictObject({
   ),
   assistant: id('Which assistant.', 'support'),
   user: id('Which user.', 'u-17'),
-  cost: v.optional(
-    v.nullable(v.pipe(v.number(), v.minValue(0), v.maxValue(MAX_COST), about('USD, exact to 1e-9.', 0.0021))),
-  ),
+  cost: v.optional(v.nullable(v.pipe(v.number(), v.minValue(0), v.maxValue(MAX_COST), about('USD, exact to 1e-9.', 0.0021)))),
   inputTokens: count('Tokens read by the model.', 812),
   outputTokens: count('Tokens written by the model.', 96),
   model: v.optional(v.nullable(id('The model that was called.', 'small-1'))),
   traceId: v.optional(v.nullable(id('Its trace in AGNT Traces.', 't-9'))),
   metadata: v.optional(
-    v.nullable(
-      v.pipe(
-        jsonObject,
-        about(`Anything else, at most ${MAX_METADATA_BYTES} bytes of JSON.`, { channel: 'mail' }),
-      ),
-    ),
+    v.nullable(v.pipe(jsonObject, about(`Anything else, at most ${MAX_METADATA_BYTES} bytes of JSON.`, { channel: 'mail' }))),
   ),
 })

@@ -7,7 +7,14 @@ import { randomUUID } from 'node:crypto'
 import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Store } from '../clickhouse/store.ts'
-import { ARRIVED_IN_TIME, insertId, isRefusedByLease, LeaseLostError, type Term, type WriterLease } from '../clickhouse/writer-lease.ts'
+import {
+  ARRIVED_IN_TIME,
+  insertId,
+  isRefusedByLease,
+  LeaseLostError,
+  type Term,
+  type WriterLease,
+} from '../clickhouse/writer-lease.ts'
 import type { TenantKey } from '../domain/tenant.ts'
 import type { Log } from '../log.ts'
 import { completeEvents } from './repair-insert.ts'
@@ -53,7 +60,9 @@ const AT = Object.fromEntries(EVENT_NAMES.map((name, at) => [name, at])) as Reco
  */
 const INSERT_EVENTS = `INSERT INTO events (${EVENT_NAMES.join(', ')}, term)
 SELECT ${EVENT_NAMES.join(', ')}, {term:UInt64}
-FROM input('${Object.entries(EVENT_COLUMNS).map(([name, type]) => `${name} ${type.replaceAll("'", "''")}`).join(', ')}')
+FROM input('${Object.entries(EVENT_COLUMNS)
+  .map(([name, type]) => `${name} ${type.replaceAll("'", "''")}`)
+  .join(', ')}')
 WHERE ${ARRIVED_IN_TIME}
 FORMAT JSONCompactEachRow`
 
@@ -155,7 +164,8 @@ export class Inserts {
         else await this.#send(insert, await this.#options.lease.extend())
       }
     } catch (error) {
-      if (UNREADABLE.has(codeOf(error))) throw new UnusableEntryError(`ClickHouse cannot read its rows: ${reasonOf(error)}`, { cause: error })
+      if (UNREADABLE.has(codeOf(error)))
+        throw new UnusableEntryError(`ClickHouse cannot read its rows: ${reasonOf(error)}`, { cause: error })
       throw error
     }
   }
@@ -189,7 +199,9 @@ export class Inserts {
       await this.#complete(insert)
     } catch (error) {
       if (error instanceof LeaseLostError || attempt < MAX_COMPLETIONS) throw error
-      this.#options.log('error', 'an insert was cut off and cannot be put right: run npm run reconcile', { error: reasonOf(error) })
+      this.#options.log('error', 'an insert was cut off and cannot be put right: run npm run reconcile', {
+        error: reasonOf(error),
+      })
     }
   }
 
@@ -221,12 +233,26 @@ function assertRows({ table, rows }: Insert): void {
     } catch (error) {
       throw new UnusableEntryError(`row ${at + 1} of ${table} is not JSON`, { cause: error })
     }
-    if (!Array.isArray(row) || row.length !== width) throw new UnusableEntryError(`row ${at + 1} of ${table} has not ${width} values`)
+    if (!Array.isArray(row) || row.length !== width)
+      throw new UnusableEntryError(`row ${at + 1} of ${table} has not ${width} values`)
   }
 }
 
 /** ClickHouse's error codes for values that it cannot read as what they should be; sent again they are no other values. */
-const UNREADABLE: ReadonlySet<string | undefined> = new Set(['6', '26', '27', '38', '41', '53', '70', '72', '117', '376', '457', '691'])
+const UNREADABLE: ReadonlySet<string | undefined> = new Set([
+  '6',
+  '26',
+  '27',
+  '38',
+  '41',
+  '53',
+  '70',
+  '72',
+  '117',
+  '376',
+  '457',
+  '691',
+])
 
 /** ClickHouse's error code, also of a refusal that hides it. */
 export const codeOf = (error: unknown): string | undefined => {

@@ -114,7 +114,11 @@ export class Journal {
     try {
       await mkdir(join(this.#directory, QUARANTINE), { recursive: true, mode: 0o700 })
       await rename(path, aside)
-      this.#log('error', 'a file of the journal cannot be used and was set aside: events in it may not be stored', { file: path, movedTo: aside, reason })
+      this.#log('error', 'a file of the journal cannot be used and was set aside: events in it may not be stored', {
+        file: path,
+        movedTo: aside,
+        reason,
+      })
     } catch (error) {
       this.#log('error', 'a file of the journal cannot be used, nor set aside', { file: path, reason, error: String(error) })
     }
@@ -166,7 +170,8 @@ function parse(file: Buffer): Insert[] {
   if (!first) throw new DamagedError('it does not begin with the length and checksum of an entry')
   const [line, length, checksum] = first
   const rest = file.subarray(line.length)
-  if (rest.length !== Number(length)) throw new DamagedError(`it has ${rest.length} bytes after its first line instead of ${length}`)
+  if (rest.length !== Number(length))
+    throw new DamagedError(`it has ${rest.length} bytes after its first line instead of ${length}`)
   if (checksumOf(rest) !== checksum) throw new DamagedError('its checksum is another one')
   try {
     const [head = '', ...lines] = rest.toString().split('\n')

@@ -79,7 +79,12 @@ export async function repairSinceTerm(store: Store, seals: Seals, lock: WriteLoc
      FROM events WHERE term >= {term:UInt64}`,
     { term },
   )
-  return repairDays(store, seals, lock, rows.map(({ day }) => day))
+  return repairDays(
+    store,
+    seals,
+    lock,
+    rows.map(({ day }) => day),
+  )
 }
 
 async function repairDays(store: Store, seals: Seals, lock: WriteLock, days: Iterable<number>): Promise<number> {
@@ -87,7 +92,7 @@ async function repairDays(store: Store, seals: Seals, lock: WriteLock, days: Ite
   for (const { from, to } of runsOf(days)) {
     const range = { from: from * 1000, to: to * 1000, repair: true }
     // A comparison ends early where too much differs.
-    for (let drift = MAX_DRIFT; drift >= MAX_DRIFT; ) {
+    for (let drift = MAX_DRIFT; drift >= MAX_DRIFT;) {
       const result = await reconcile(store, seals, lock, range)
       drift = result.drift.length
       repaired += result.repaired

@@ -155,7 +155,8 @@ export class Rebuilds {
         await sleep(RETRY_MS, undefined, { ref: false })
       }
     }
-    if (this.#pending.size === 0) this.#log('info', 'rollups are complete', { rollups, ms: Math.round(performance.now() - began) })
+    if (this.#pending.size === 0)
+      this.#log('info', 'rollups are complete', { rollups, ms: Math.round(performance.now() - began) })
   }
 
   stop(): void {
@@ -175,7 +176,10 @@ export class Rebuilds {
       // Asked for again meanwhile: more was lost, perhaps of days that were compared already.
       if (this.#positions.get(rollup)?.version !== position.version) return
       const isHopeless = drift.length >= MAX_DRIFT
-      await this.#record(rollup, isHopeless ? { ...position, version: position.version + 1, phase: PHASES.days } : { ...position, phase: PHASES.done })
+      await this.#record(
+        rollup,
+        isHopeless ? { ...position, version: position.version + 1, phase: PHASES.days } : { ...position, phase: PHASES.done },
+      )
       await this.load()
       if (!isHopeless) this.#log('warn', 'a rollup was repaired from the log', { rollup, repaired })
     })

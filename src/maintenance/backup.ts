@@ -64,7 +64,10 @@ export async function backUp(
     // The BACKUP begins under the lease, so that whoever has the lease can tell clones of a running backup from others.
     const id = await exclusive(async (guard) => {
       await dropOrphanedClones(store)
-      const [running] = await store.adminRows(`SELECT 1 FROM system.backups WHERE status = 'CREATING_BACKUP' AND name = {place:String}`, { place })
+      const [running] = await store.adminRows(
+        `SELECT 1 FROM system.backups WHERE status = 'CREATING_BACKUP' AND name = {place:String}`,
+        { place },
+      )
       if (!running) await removeUnfinished?.(name)
       const all = (await tablesOf(store)).filter((table) => !isClone(table.name))
       for (const { name: table, engine } of all) {
@@ -91,7 +94,10 @@ export async function backUp(
     if (error instanceof ApiError) throw error
     throw reasonOf(error)
   } finally {
-    await dropAll(store, tables.map((table) => `${prefix}${table}`))
+    await dropAll(
+      store,
+      tables.map((table) => `${prefix}${table}`),
+    )
   }
 }
 
@@ -129,7 +135,8 @@ async function dropAll(store: Store, tables: readonly string[], tries = MAX_DROP
 
 /** SQL of the place where a backup is kept, as `system.backups` names it. */
 export const placeOf = (name: string, disk: string): string => {
-  if (!BACKUP_NAME.test(name)) throw new BackupError(`${name} cannot be the name of a backup: letters, digits, and . _ - between them`)
+  if (!BACKUP_NAME.test(name))
+    throw new BackupError(`${name} cannot be the name of a backup: letters, digits, and . _ - between them`)
   return disk === '' ? `File('${name}')` : `Disk('${disk}', '${name}')`
 }
 

@@ -89,7 +89,11 @@ export class BrokenParts {
       if (now - this.#nextAt > RETRY_MS.max) this.#retryMs = RETRY_MS.first
       this.#nextAt = now + this.#retryMs
       this.#retryMs = Math.min(this.#retryMs * 2, RETRY_MS.max)
-      if (!restart) return log('error', 'ClickHouse has a part that cannot be read, of a table that cannot be made again from others: see its log')
+      if (!restart)
+        return log(
+          'error',
+          'ClickHouse has a part that cannot be read, of a table that cannot be made again from others: see its log',
+        )
       log('error', 'ClickHouse has a part that cannot be read: it is started again, to return to those it was merged from')
       restart()
     } catch (error) {
@@ -139,7 +143,11 @@ export class BrokenParts {
           if (!there) continue
           await store.admin.command({ query: `ALTER TABLE ${rollup} DETACH PART '${part}'` })
           this.#setAside.add(`${rollup} ${part}`)
-          log('error', 'a part of a rollup cannot be read: it was set aside, and the rollup is repaired from the log', { rollup, part, ...there })
+          log('error', 'a part of a rollup cannot be read: it was set aside, and the rollup is repaired from the log', {
+            rollup,
+            part,
+            ...there,
+          })
         }
       }
     })
@@ -183,7 +191,10 @@ export class BrokenParts {
       for (const rollup of new Set(lost.map(({ table }) => table))) await rebuilds.request(rollup)
     })
     for (const { table, name } of lost) {
-      log('error', 'ClickHouse could not load a part of a rollup: the rollup is repaired from the log', { rollup: table, part: name })
+      log('error', 'ClickHouse could not load a part of a rollup: the rollup is repaired from the log', {
+        rollup: table,
+        part: name,
+      })
     }
     this.#repair()
   }
@@ -231,8 +242,11 @@ export class BrokenParts {
         await store.admin.command({ query: `ALTER TABLE ${table} DROP DETACHED PART '${name}' SETTINGS allow_drop_detached = 1` })
       }
     }
-    rebuilds.run(seals, exclusive, horizon).then(dropDetached).catch((error: unknown) => {
-      log('warn', 'parts that were set aside could not be deleted: the next start repairs once more', { error: String(error) })
-    })
+    rebuilds
+      .run(seals, exclusive, horizon)
+      .then(dropDetached)
+      .catch((error: unknown) => {
+        log('warn', 'parts that were set aside could not be deleted: the next start repairs once more', { error: String(error) })
+      })
   }
 }

@@ -115,7 +115,8 @@ export class Seals {
     if (level === SPLIT_DAY) await splitDays(this.#store, guard, { from: [from] })
     else {
       const below = at === 1 ? DAY : (SEALED[at - 1] as Level)
-      for (const { table } of ROLLUPS) await sealFrom(this.#store, guard, { table, level: level.id, from: [from], below: below.id })
+      for (const { table } of ROLLUPS)
+        await sealFrom(this.#store, guard, { table, level: level.id, from: [from], below: below.id })
     }
     await this.#record(orFail(guard), [level.id, until])
     this.#doubtful = false

@@ -216,9 +216,7 @@ export class Removals {
   async #record({ tenant, user, receipt, events, firstAt, lastAt }: Removal, state: 'started' | 'done'): Promise<void> {
     await this.#store.admin.insert({
       table: 'removals',
-      values: [
-        { tenant, user_no: user, state, receipt, events, first_at: dateTime64(firstAt), last_at: dateTime64(lastAt) },
-      ],
+      values: [{ tenant, user_no: user, state, receipt, events, first_at: dateTime64(firstAt), last_at: dateTime64(lastAt) }],
       format: 'JSONEachRow',
       // The same again would be harmless; a token that ClickHouse kept without its row would not (see complete.ts).
       clickhouse_settings: { async_insert: 0, insert_deduplicate: 0, wait_end_of_query: 1 },

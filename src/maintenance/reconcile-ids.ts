@@ -98,7 +98,10 @@ export async function reconcileIds(
   const told = (places: readonly Place[]) => {
     for (const { tenant, start } of places) {
       const quarters = DAY.seconds / QUARTER.seconds
-      onRepaired(tenant, Array.from({ length: quarters }, (_, at) => (start + at * QUARTER.seconds) * 1000))
+      onRepaired(
+        tenant,
+        Array.from({ length: quarters }, (_, at) => (start + at * QUARTER.seconds) * 1000),
+      )
     }
   }
   // Numbers first: copies of an event may differ in theirs alone.
@@ -214,7 +217,13 @@ async function findNames(store: Store, passSize: number) {
 }
 
 /** Keeps one row of each id, the one that was stored first. */
-async function repairIds(store: Store, seals: Seals, guard: WriteGuard, tenant: TenantKey, ids: readonly string[]): Promise<Place[]> {
+async function repairIds(
+  store: Store,
+  seals: Seals,
+  guard: WriteGuard,
+  tenant: TenantKey,
+  ids: readonly string[],
+): Promise<Place[]> {
   const doubled = await store.adminRows<{ id: string; days: number[] }>(
     `SELECT id, groupUniqArray(${DAY_OF_EVENT}) AS days FROM events WHERE tenant = {tenant:UUID} AND id IN {ids:Array(String)}
      GROUP BY id HAVING count() > 1`,
@@ -223,10 +232,22 @@ async function repairIds(store: Store, seals: Seals, guard: WriteGuard, tenant: 
   if (doubled.length === 0) return []
   const where = 'tenant = {tenant:UUID} AND id IN {ids:Array(String)}'
   await replaceEvents(store, guard, where, { tenant, ids: doubled.map(({ id }) => id) })
-  return rewriteDaysOf(store, seals, guard, tenant, doubled.flatMap(({ days }) => days))
+  return rewriteDaysOf(
+    store,
+    seals,
+    guard,
+    tenant,
+    doubled.flatMap(({ days }) => days),
+  )
 }
 
-async function rewriteDaysOf(store: Store, seals: Seals, guard: WriteGuard, tenant: TenantKey, days: readonly number[]): Promise<Place[]> {
+async function rewriteDaysOf(
+  store: Store,
+  seals: Seals,
+  guard: WriteGuard,
+  tenant: TenantKey,
+  days: readonly number[],
+): Promise<Place[]> {
   const places = [...new Set(days)].map((start) => ({ tenant, start }))
   await rewriteRollups(store, seals, guard, places)
   return places
@@ -257,7 +278,9 @@ async function repairNames(
   const found = await readPairs(store, damaged)
   const ofName = new Map<string, number>()
   const taken = new Set<number>()
-  found.sort((a, b) => b.events - a.events || Number(b.listed) - Number(a.listed) || a.number - b.number || (a.name < b.name ? -1 : 1))
+  found.sort(
+    (a, b) => b.events - a.events || Number(b.listed) - Number(a.listed) || a.number - b.number || (a.name < b.name ? -1 : 1),
+  )
   for (const { name, number } of found) {
     if (ofName.has(name) || taken.has(number)) continue
     ofName.set(name, number)
@@ -316,7 +339,13 @@ async function repairNames(
     },
     { [number]: `({newNumbers:Array(UInt32)})[indexOf(${old}, ${own})]` },
   )
-  return rewriteDaysOf(store, seals, guard, tenant, moved.flatMap(({ days }) => days))
+  return rewriteDaysOf(
+    store,
+    seals,
+    guard,
+    tenant,
+    moved.flatMap(({ days }) => days),
+  )
 }
 
 /** All pairs that are connected with some names and numbers: by a name that has one of the numbers, by its other numbers, and so on. */
@@ -393,5 +422,8 @@ async function replaceEvents(
       wait_end_of_query: 1,
     },
   })
-  await store.deleteRows('events', `${where} AND received_at != {mark:DateTime64(3, 'UTC')} AND ${guard.condition()}`, { ...params, mark })
+  await store.deleteRows('events', `${where} AND received_at != {mark:DateTime64(3, 'UTC')} AND ${guard.condition()}`, {
+    ...params,
+    mark,
+  })
 }

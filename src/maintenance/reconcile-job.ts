@@ -17,7 +17,10 @@ export interface ReconcileDeps {
 }
 
 /** Repairs of ids and numbers change the log, so the rollups are compared afterwards with what it says then. */
-export async function reconcileAll({ store, seals, names, exclusive }: ReconcileDeps, options: ReconcileOptions): Promise<Reconciled> {
+export async function reconcileAll(
+  { store, seals, names, exclusive }: ReconcileDeps,
+  options: ReconcileOptions,
+): Promise<Reconciled> {
   const ids = await reconcileIds(store, seals, names, exclusive, options)
   return { ...(await reconcile(store, seals, exclusive, options)), ...ids }
 }

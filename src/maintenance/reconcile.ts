@@ -7,7 +7,17 @@
  * for that moment, and only for what was wrong anyway, a question may see too little.
  */
 import { randomUUID } from 'node:crypto'
-import { ACROSS_LEVELS, ASSISTANT_LEVELS, COARSE, CUTS, DAY, QUARTER, SEALED, SPLIT_DAY, type RollupTable } from '../rollups/granularities.ts'
+import {
+  ACROSS_LEVELS,
+  ASSISTANT_LEVELS,
+  COARSE,
+  CUTS,
+  DAY,
+  QUARTER,
+  SEALED,
+  SPLIT_DAY,
+  type RollupTable,
+} from '../rollups/granularities.ts'
 import type { Store } from '../clickhouse/store.ts'
 import { maintenanceId, orFail, type WriteGuard, type WriteLock } from '../clickhouse/writer-lease.ts'
 import { keyLiteral, type TenantKey } from '../domain/tenant.ts'
@@ -110,8 +120,12 @@ const KEYS = {
 const OF_PIECES: Rollup = { name: 'activity pieces of days of the fleet', table: 'activity', level: SPLIT_DAY.id, by: 'piece' }
 
 const ROLLUPS: readonly Rollup[] = [
-  ...ASSISTANT_LEVELS.map(({ id }) => ({ name: `activity level ${id} of the fleet`, table: 'activity', level: id, by: 'fleet' }) as const),
-  ...[...ACROSS_LEVELS, DAY].map(({ id }) => ({ name: `activity level ${id} by assistant`, table: 'activity', level: id, by: 'assistant' }) as const),
+  ...ASSISTANT_LEVELS.map(
+    ({ id }) => ({ name: `activity level ${id} of the fleet`, table: 'activity', level: id, by: 'fleet' }) as const,
+  ),
+  ...[...ACROSS_LEVELS, DAY].map(
+    ({ id }) => ({ name: `activity level ${id} by assistant`, table: 'activity', level: id, by: 'assistant' }) as const,
+  ),
   { name: `user_activity level ${DAY.id}`, table: 'user_activity', level: DAY.id, by: 'user' },
 ]
 
@@ -237,10 +251,15 @@ interface OccupiedDay {
  * Cuts a range into stretches to be compared at a time: of `least` seconds (a multiple of which all but the last have), and
  * more where they hold few rows. Those without rows are left out. All times are epoch seconds.
  */
-export function stretchesOf(days: readonly OccupiedDay[], start: number, end: number, least: number): Array<{ from: number; until: number }> {
+export function stretchesOf(
+  days: readonly OccupiedDay[],
+  start: number,
+  end: number,
+  least: number,
+): Array<{ from: number; until: number }> {
   const stretches: Array<{ from: number; until: number; rows: number }> = []
   const within = days.filter(({ day }) => day >= start && day < end)
-  for (let at = 0; at < within.length; ) {
+  for (let at = 0; at < within.length;) {
     const { day } = within[at] as OccupiedDay
     const from = start + Math.floor((day - start) / least) * least
     const until = Math.min(from + least, end)
@@ -275,7 +294,12 @@ async function occupiedDays(store: Store, from: number, to: number): Promise<Occ
 }
 
 async function compare(store: Store, rollup: Rollup, seconds: number, from: number, to: number) {
-  const params = { seconds, from: dateTime64(from * 1000), to: dateTime64(to * 1000), times: rollup === OF_PIECES ? CUTS.length : 1 }
+  const params = {
+    seconds,
+    from: dateTime64(from * 1000),
+    to: dateTime64(to * 1000),
+    times: rollup === OF_PIECES ? CUTS.length : 1,
+  }
   const readSource = () => {
     // Levels that are sealed are summed from finer rows, which are compared with the raw log themselves.
     if (rollup === OF_PIECES) {
@@ -351,7 +375,9 @@ async function rewrite(store: Store, guard: WriteGuard, rollups: readonly Rollup
     }
   }
   // Lists of users rest on these rows; a question makes them anew.
-  await store.deleteRows('user_ranks', 'tenant IN {tenants:Array(UUID)}', { tenants: [...new Set(drift.map(({ tenant }) => tenant))] })
+  await store.deleteRows('user_ranks', 'tenant IN {tenants:Array(UUID)}', {
+    tenants: [...new Set(drift.map(({ tenant }) => tenant))],
+  })
   for (const [table, places] of days) {
     const all = [...places.values()]
     for (let at = 0; at < all.length; at += REWRITE_DAYS) await rewriteDays(store, guard, table, all.slice(at, at + REWRITE_DAYS))

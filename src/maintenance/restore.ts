@@ -1,7 +1,7 @@
 /**
  * Brings a backup back, and believes nothing of it: what has been restored is compared with the list that the backup has of
  * itself (backup.ts), every file is read and compared with its checksum, and the rollups are compared with the log. While
- * this goes on, a mark keeps every service from the database (clickhouse/incomplete-restore.ts). Where anything is wrong,
+ * this goes on, a mark keeps every service from the database (src/clickhouse/incomplete-restore.ts). Where anything is wrong,
  * all of it is removed again.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -57,7 +57,9 @@ export async function restore(connect: (database: string) => Store, options: Res
     const interrupted = await incompleteRestore(system.admin, database)
     const there = await tablesOf(system, database)
     if (interrupted === undefined && there.length > 0) {
-      throw new BackupError(`the database ${database} is not empty (${there.length} tables): a backup is restored into an empty one`)
+      throw new BackupError(
+        `the database ${database} is not empty (${there.length} tables): a backup is restored into an empty one`,
+      )
     }
     await system.admin.command({ query: `CREATE DATABASE IF NOT EXISTS ${database}` })
   } catch (error) {
@@ -86,7 +88,9 @@ export async function restore(connect: (database: string) => Store, options: Res
           { cause: error },
         )
       })
-      throw new BackupError(`${reason.message}. What was restored has been removed: the database ${database} is empty`, { cause: error })
+      throw new BackupError(`${reason.message}. What was restored has been removed: the database ${database} is empty`, {
+        cause: error,
+      })
     }
   } finally {
     await store.close()
@@ -119,7 +123,9 @@ async function undo(store: Store): Promise<void> {
 async function restoreAndVerify(store: Store, { database, name, disk, log, onTable }: RestoreOptions): Promise<Restored> {
   const from = `RESTORE DATABASE ${database} FROM ${placeOf(name, disk)}`
   await settled(store, name, await begin(store, `${from} SETTINGS structure_only = 1 ASYNC`))
-  const tables = (await tablesOf(store, database)).filter(({ name: table, engine }) => table !== MARK && engine.endsWith('MergeTree'))
+  const tables = (await tablesOf(store, database)).filter(
+    ({ name: table, engine }) => table !== MARK && engine.endsWith('MergeTree'),
+  )
   // Merged parts could not be compared with the list.
   for (const table of tables) await store.admin.command({ query: `SYSTEM STOP MERGES ${table.name}` })
   const backup = await settled(store, name, await begin(store, `${from} ASYNC`))
@@ -141,7 +147,8 @@ async function verifyContents(store: Store): Promise<void> {
   const [listed] = await store.adminRows<{ n: number }>(
     `SELECT toUInt32(count()) AS n FROM system.tables WHERE database = currentDatabase() AND name = '${CONTENTS}'`,
   )
-  if (listed?.n !== 1) throw new BackupError(`it has no table ${CONTENTS}, so it was not made by npm run backup and cannot be verified`)
+  if (listed?.n !== 1)
+    throw new BackupError(`it has no table ${CONTENTS}, so it was not made by npm run backup and cannot be verified`)
   await verifyFiles(store, CONTENTS)
   const rows = await store.adminRows<{ name: string; wrong: string }>(
     // Definitions are compared as this server writes them: one of another version may put them differently.
@@ -187,7 +194,8 @@ async function compareRollups(store: Store, log: Log): Promise<number> {
   await retention.load()
   const range = { from: MIN_INSTANT, to: MAX_INSTANT, horizon: retention.horizon }
   const { drift, repaired } = await reconcile(store, seals, alone, { ...range, repair: true })
-  if (repaired < drift.length) throw new BackupError(`${drift.length - repaired} differences between the log and the rollups could not be repaired`)
+  if (repaired < drift.length)
+    throw new BackupError(`${drift.length - repaired} differences between the log and the rollups could not be repaired`)
   if (repaired === 0) return 0
   const { drift: left } = await reconcile(store, seals, alone, { ...range, repair: false })
   if (left.length > 0) throw new BackupError(`${left.length} differences between the log and the rollups are left after a repair`)

@@ -65,11 +65,17 @@ export class Retention {
       `SELECT count() AS events FROM events WHERE timestamp < {wanted:DateTime64(3, 'UTC')}`,
       { wanted: dateTime64(wanted) },
     )
-    this.#log('warn', `RETENTION_DAYS=${this.#days}: events of before ${toIso(wanted)} are deleted for good in an hour, and every day the next`, {
-      events: row?.events ?? 0,
-    })
+    this.#log(
+      'warn',
+      `RETENTION_DAYS=${this.#days}: events of before ${toIso(wanted)} are deleted for good in an hour, and every day the next`,
+      {
+        events: row?.events ?? 0,
+      },
+    )
     this.#timer = setInterval(() => {
-      this.advance(exclusive).catch((error: unknown) => this.#log('error', 'what is too old could not be deleted yet', { error: String(error) }))
+      this.advance(exclusive).catch((error: unknown) =>
+        this.#log('error', 'what is too old could not be deleted yet', { error: String(error) }),
+      )
     }, EVERY_MS).unref()
   }
 

@@ -77,7 +77,11 @@ const MEASURED = (registers: Registry[]) => ({
     buckets: SECONDS,
     registers,
   }),
-  keyFetchFailures: new Counter({ name: 'agnt_key_set_fetch_failures_total', help: 'Failed fetches of JWT_JWKS_URL.', registers }),
+  keyFetchFailures: new Counter({
+    name: 'agnt_key_set_fetch_failures_total',
+    help: 'Failed fetches of JWT_JWKS_URL.',
+    registers,
+  }),
   embeddedRestarts: new Counter({
     name: 'agnt_embedded_restarts_total',
     help: 'How often the embedded ClickHouse ended unasked or was restarted.',
@@ -150,7 +154,11 @@ const READ: readonly Read[] = [
     help: 'Questions that have a place (running) or wait for one (waiting).',
     kind: 'gauge',
     label: 'state',
-    read: ({ limits: { slots: { load } } }) => ({ running: load.running, waiting: load.waiting }),
+    read: ({
+      limits: {
+        slots: { load },
+      },
+    }) => ({ running: load.running, waiting: load.waiting }),
   },
   { name: 'agnt_exports', help: 'Exports that are being sent.', kind: 'gauge', read: ({ limits }) => limits.exports.total },
   {
@@ -158,7 +166,12 @@ const READ: readonly Read[] = [
     help: 'Requests turned away: rate (RATE_LIMIT_PER_SECOND), tenant (its questions), service (all questions), exports, ingest (INGEST_QUEUE_MB).',
     kind: 'counter',
     label: 'reason',
-    read: ({ limits, memory }) => ({ rate: limits.rate.refused, ...limits.slots.refused, exports: limits.exports.refused, ingest: memory.refused }),
+    read: ({ limits, memory }) => ({
+      rate: limits.rate.refused,
+      ...limits.slots.refused,
+      exports: limits.exports.refused,
+      ingest: memory.refused,
+    }),
   },
   {
     name: 'agnt_drift',
@@ -178,7 +191,12 @@ const READ: readonly Read[] = [
     kind: 'counter',
     read: ({ selfCheck }) => selfCheck.failures,
   },
-  { name: 'agnt_draining', help: '1 once the service was told to stop.', kind: 'gauge', read: ({ draining }) => Number(draining()) },
+  {
+    name: 'agnt_draining',
+    help: '1 once the service was told to stop.',
+    kind: 'gauge',
+    read: ({ draining }) => Number(draining()),
+  },
   {
     name: 'agnt_build_info',
     help: 'Always 1.',

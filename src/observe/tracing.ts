@@ -63,13 +63,20 @@ export async function startTracing(config: Config, log: Log): Promise<Tracing | 
     const error = /"message":"((?:[^"\\]|\\.)*)"/.exec(text)?.[1] ?? text.slice(0, 300)
     log('warn', 'traces cannot be sent', { error })
   }
-  api.diag.setLogger({ error: complain, warn: complain, info: ignore, debug: ignore, verbose: ignore }, {
-    logLevel: api.DiagLogLevel.WARN,
-    suppressOverrideMessage: true,
-  })
+  api.diag.setLogger(
+    { error: complain, warn: complain, info: ignore, debug: ignore, verbose: ignore },
+    {
+      logLevel: api.DiagLogLevel.WARN,
+      suppressOverrideMessage: true,
+    },
+  )
   const provider = new sdk.BasicTracerProvider({
     resource: resources
-      .resourceFromAttributes({ 'service.name': 'agnt-analytics', 'service.version': VERSION, 'service.instance.id': randomUUID() })
+      .resourceFromAttributes({
+        'service.name': 'agnt-analytics',
+        'service.version': VERSION,
+        'service.instance.id': randomUUID(),
+      })
       .merge(resources.detectResources({ detectors: [resources.envDetector] })),
     spanProcessors: [new sdk.BatchSpanProcessor(new OTLPTraceExporter({ url }))],
   })

@@ -31,8 +31,8 @@ export const SPLIT_DAY: Level = { id: 100, seconds: DAY_SECONDS, bucketSeconds: 
  * today's IANA database (2026). Days that begin elsewhere are put together from finer spans.
  */
 export const CUTS: readonly number[] = [
-  4, 8, 10, 12, 14, 16, 20, 24, 28, 32, 36, 38, 40, 41, 44, 45, 48, 52, 54, 56, 58, 60, 61, 64, 68, 70, 72, 73, 74, 76, 78,
-  80, 82, 84, 88, 92,
+  4, 8, 10, 12, 14, 16, 20, 24, 28, 32, 36, 38, 40, 41, 44, 45, 48, 52, 54, 56, 58, 60, 61, 64, 68, 70, 72, 73, 74, 76, 78, 80,
+  82, 84, 88, 92,
 ]
 
 /** The level of both pieces of days with this cut. */

@@ -72,7 +72,10 @@ export interface Condition {
 }
 
 /** Which rows of a rollup lie in the spans of the parts; of the table that `rows` names. */
-export const rollupRows = (parts: Parts, rows: Rows): Condition => ({ where: inSpans(parts, rows), params: spanParams(parts, rows) })
+export const rollupRows = (parts: Parts, rows: Rows): Condition => ({
+  where: inSpans(parts, rows),
+  params: spanParams(parts, rows),
+})
 
 /** Which raw events lie in the raw ranges of the parts, of the scope's assistants and users. */
 export const rawEdges = (parts: Parts, scope: Pick<Scope, 'assistants' | 'users'>): Condition => ({
@@ -111,8 +114,7 @@ const IN_ANY = `(${IN_FIRST} OR ${IN_SECOND} OR ${IN_THIRD})` as const
 
 /** Which of the asked ranges a row belongs to, named by the range's first millisecond. */
 export const SPAN_ENTRY = `roundDown(toUInt64(toUnixTimestamp(start)) * 1000, {entries:Array(UInt64)}) AS entry` as const
-export const RAW_ENTRY =
-  `roundDown(toUInt64(toUnixTimestamp64Milli(timestamp)), {entries:Array(UInt64)}) AS entry` as const
+export const RAW_ENTRY = `roundDown(toUInt64(toUnixTimestamp64Milli(timestamp)), {entries:Array(UInt64)}) AS entry` as const
 
 /**
  * Appended only where there is such a filter: `empty(list) OR …` would keep the index from being used. Events of users who
@@ -153,12 +155,14 @@ function spanParams({ spans }: Parts, rows: Rows): Record<string, number | Tuple
   if (form === 'range') {
     const [level, from, to] = runs[0] as Run
     const range = { level, startFrom: from, startTo: to }
-    return rows === 'assistants' ? { ...range, bucketFrom: bucketOf(level, from), bucketTo: bucketOf(level, to - secondsOf(level)) } : range
+    return rows === 'assistants'
+      ? { ...range, bucketFrom: bucketOf(level, from), bucketTo: bucketOf(level, to - secondsOf(level)) }
+      : range
   }
   if (form === 'runs') return { runs: runs.flatMap(evenRuns).map((run) => new TupleParam(run)) }
   return {
-    spans: spans.map(([level, start]) =>
-      new TupleParam(rows === 'assistants' ? [level, bucketOf(level, start), start] : [level, start]),
+    spans: spans.map(
+      ([level, start]) => new TupleParam(rows === 'assistants' ? [level, bucketOf(level, start), start] : [level, start]),
     ),
   }
 }

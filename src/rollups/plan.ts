@@ -56,7 +56,14 @@ function take(parts: Parts, levels: readonly Level[], sealedUntil: SealedUntil, 
 }
 
 /** What is left of days on either side of a midnight: the longest piece that fits, and finer spans beside it. */
-function takePieces(parts: Parts, levels: readonly Level[], sealedUntil: SealedUntil, from: Instant, to: Instant, at: number): void {
+function takePieces(
+  parts: Parts,
+  levels: readonly Level[],
+  sealedUntil: SealedUntil,
+  from: Instant,
+  to: Instant,
+  at: number,
+): void {
   const sealed = (sealedUntil[0] ?? 0) * 1000
   const midnight = Math.ceil(from / DAY_MS) * DAY_MS
   if (midnight > to) {

@@ -28,7 +28,9 @@ export async function openClickHouse(config: Config, log: Log): Promise<ClickHou
     return {
       url: config.CLICKHOUSE_URL,
       admin,
-      ...(config.CLICKHOUSE_CLUSTER ? { cluster: { name: config.CLICKHOUSE_CLUSTER, urls: config.CLICKHOUSE_CLUSTER_URLS } } : {}),
+      ...(config.CLICKHOUSE_CLUSTER
+        ? { cluster: { name: config.CLICKHOUSE_CLUSTER, urls: config.CLICKHOUSE_CLUSTER_URLS } }
+        : {}),
       reader: orAdmin(config.CLICKHOUSE_READER_USER, config.CLICKHOUSE_READER_PASSWORD),
       writer: orAdmin(config.CLICKHOUSE_WRITER_USER, config.CLICKHOUSE_WRITER_PASSWORD),
       stop: () => Promise.resolve(),
@@ -71,7 +73,13 @@ export async function migrateDatabase(clickhouse: Connection, database: string, 
     const definer = clickhouse.admin.username
     const { assertWritten } = clickhouse
     await refuseIncompleteRestore(client, database)
-    const migrated = await migrate({ client, database, log, assertWritten, ...(cluster ? { cluster: { cluster, servers, definer } } : {}) })
+    const migrated = await migrate({
+      client,
+      database,
+      log,
+      assertWritten,
+      ...(cluster ? { cluster: { cluster, servers, definer } } : {}),
+    })
     // One that has begun meanwhile found the database empty.
     await refuseIncompleteRestore(client, database)
     return migrated

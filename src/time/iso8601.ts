@@ -39,7 +39,11 @@ function daysInMonth(year: number, month: number): number {
  * parameter's name, and holding nothing of `text` but digits and signs. Never throws; an unknown zone is
  * an `error` where `text` needs one.
  */
-export function parseInstant(text: string, zone: string, kind: 'moment' | 'end' = 'moment'): { instant: Instant } | { error: string } {
+export function parseInstant(
+  text: string,
+  zone: string,
+  kind: 'moment' | 'end' = 'moment',
+): { instant: Instant } | { error: string } {
   if (text.length > 40) return { error: `is longer than 40 characters; ${WANTED}` }
   const match = DATE_TIME.exec(text)
   if (!match) {

@@ -102,10 +102,7 @@ const count = (wanted: (event: { assistant: string; user: string }) => boolean) 
 
 describe('the page’s parameters', () => {
   test('overview: period is day, week or month, and week by default', async () => {
-    expect([(await dataOf('overview')).period, (await dataOf('overview', { period: 'day' })).period]).toEqual([
-      'week',
-      'day',
-    ])
+    expect([(await dataOf('overview')).period, (await dataOf('overview', { period: 'day' })).period]).toEqual(['week', 'day'])
     expect((await dataOf('overview', { period: 'month' })).startDate).toBe('2026-01-30T00:00:00.000Z')
   })
 
@@ -113,14 +110,12 @@ describe('the page’s parameters', () => {
     for (const name of ['period', 'startDate', 'endDate']) {
       const { [name]: _missing, ...rest } = REQUIRED.metrics
       const { status, body } = await service.get('metrics', rest)
-      expect([status, body.error.details]).toEqual([
-        400,
-        [{ parameter: name, message: expect.stringContaining('required') }],
-      ])
+      expect([status, body.error.details]).toEqual([400, [{ parameter: name, message: expect.stringContaining('required') }]])
     }
-    expect(
-      (await dataOf('metrics', { period: 'week' })).map(({ periodKey }: { periodKey: string }) => periodKey),
-    ).toEqual(['2026-W08', '2026-W09'])
+    expect((await dataOf('metrics', { period: 'week' })).map(({ periodKey }: { periodKey: string }) => periodKey)).toEqual([
+      '2026-W08',
+      '2026-W09',
+    ])
   })
 
   test('rolling: window is 7 by default and 90 at most', async () => {
@@ -171,8 +166,7 @@ describe('the page’s parameters', () => {
 
   describe.each(PATHS)('%s: “queryable by time period, assistant, and user”', (path) => {
     const wide: Params = path === 'users/top' ? { limit: 1000 } : path === 'rolling' ? { endDate: '2026-03-01' } : {}
-    const ask = async (params: Params) =>
-      totalIn[path](await service.whole(path, { ...REQUIRED[path], ...wide, ...params }))
+    const ask = async (params: Params) => totalIn[path](await service.whole(path, { ...REQUIRED[path], ...wide, ...params }))
 
     test('assistant, once and repeated', async () => {
       expect(await ask({})).toBe(17_135)

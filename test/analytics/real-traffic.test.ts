@@ -247,8 +247,7 @@ describe('overview and rolling from any moment', () => {
   })
 
   test('now', async () => {
-    for (const period of ['day', 'week', 'month'] as const)
-      await check('overview', { period, timezone: 'Asia/Kathmandu' })
+    for (const period of ['day', 'week', 'month'] as const) await check('overview', { period, timezone: 'Asia/Kathmandu' })
     for (const window of [1, 2, 90]) await check('rolling', { window, timezone: 'Asia/Kathmandu' })
   })
 })
@@ -360,18 +359,13 @@ test(`150 random questions (TEST_SEED=${SEED})`, async () => {
   for (let question = 0; question < 150; question++) {
     const path = pick(PATHS)
     const zone = pick([{}, ...ZONES.map((timezone) => ({ timezone }))])
-    const filter = pick([
-      {},
-      {},
-      ...FILTERS,
-      { user: [pick(users)] },
-      { user: [pick(users), pick(users)], assistant: ['ubotu'] },
-    ])
+    const filter = pick([{}, {}, ...FILTERS, { user: [pick(users)] }, { user: [pick(users), pick(users)], assistant: ['ubotu'] }])
     const from = moment()
     const to = pick([from + 1, from + Math.floor(next() * 5e8), from + Math.floor(next() * 9e9), moment(), moment()])
-    const [startDate, endDate] = [Math.min(from, to), Math.max(from, to, from + 1)].map((at) =>
-      new Date(at).toISOString(),
-    ) as [string, string]
+    const [startDate, endDate] = [Math.min(from, to), Math.max(from, to, from + 1)].map((at) => new Date(at).toISOString()) as [
+      string,
+      string,
+    ]
     const period = pick(['day', 'week', 'month'] as const)
     const asked: Asked = {
       ...zone,
@@ -395,8 +389,7 @@ test('sending all of it again is only duplicates, and changes no figure anywhere
   expect(receipts.filter(({ accepted, rejected }) => accepted > 0 || rejected.length > 0)).toEqual([])
   expect(await sums()).toEqual(before)
   for (const path of PATHS) {
-    const asked: Asked =
-      path === 'overview' || path === 'rolling' ? { endDate: '2008-01-04' } : { ...ALL, period: 'month' }
+    const asked: Asked = path === 'overview' || path === 'rolling' ? { endDate: '2008-01-04' } : { ...ALL, period: 'month' }
     const { period: _, ...rest } = asked
     await check(path, path === 'metrics' || path === 'snapshots' ? asked : rest)
   }

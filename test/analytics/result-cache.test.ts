@@ -248,11 +248,7 @@ describe('tenants', () => {
     cache.stored(GLOBEX, [1_500])
     slow.give('kept')
     await asking
-    expect(['acme', 'globex', 'acme, slow'].map((key) => body(cache.get(key, NOW)))).toEqual([
-      'acme',
-      undefined,
-      'kept',
-    ])
+    expect(['acme', 'globex', 'acme, slow'].map((key) => body(cache.get(key, NOW)))).toEqual(['acme', undefined, 'kept'])
   })
 })
 

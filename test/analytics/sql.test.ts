@@ -81,13 +81,21 @@ beforeAll(async () => {
 })
 afterAll(() => service.close())
 
-const textOf = (value: unknown): string => (value instanceof TupleParam ? `(${value.values.map(textOf).join(', ')})` : JSON.stringify(value))
+const textOf = (value: unknown): string =>
+  value instanceof TupleParam ? `(${value.values.map(textOf).join(', ')})` : JSON.stringify(value)
 const shown = (value: unknown) => (Array.isArray(value) ? `[${value.map(textOf).join(', ')}]` : textOf(value))
 
 /** A parameter a line, then the statement as it is sent. */
 function fileOf(url: string, { sql, params }: Statement): string {
   const lines = Object.entries(params).map(([name, value]) => `--   ${name} = ${shown(value)}`)
-  return [`-- GET ${url} at ${NOW}`, '-- tenant is the key of the token’s company', ...lines, '', sql.replace(/^\n+|\s+$/g, ''), ''].join('\n')
+  return [
+    `-- GET ${url} at ${NOW}`,
+    '-- tenant is the key of the token’s company',
+    ...lines,
+    '',
+    sql.replace(/^\n+|\s+$/g, ''),
+    '',
+  ].join('\n')
 }
 
 test('the SQL of every statement is that of its file', async () => {

@@ -67,7 +67,11 @@ async function queriesOf(question: Asked, hint = ''): Promise<string[]> {
 
 /** Makes the lists that a question of this range wants, without waiting for one to ask for them. */
 async function makeLists({ startDate, endDate }: { startDate: string; endDate: string }) {
-  const ranks = new UserRanks(store, (work) => service.writer.exclusive(work), (_, message) => expect.fail(message))
+  const ranks = new UserRanks(
+    store,
+    (work) => service.writer.exclusive(work),
+    (_, message) => expect.fail(message),
+  )
   const range = { from: Date.parse(startDate), to: Date.parse(endDate) }
   await ranks.refresh(ACME, cut(range, USER_LEVELS, service.seals.sealedUntil).spans)
 }

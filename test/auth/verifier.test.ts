@@ -5,15 +5,7 @@ import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promise
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Hono } from 'hono'
-import {
-  base64url,
-  exportJWK,
-  exportSPKI,
-  generateKeyPair,
-  jwtVerify,
-  SignJWT,
-  type JWTHeaderParameters,
-} from 'jose'
+import { base64url, exportJWK, exportSPKI, generateKeyPair, jwtVerify, SignJWT, type JWTHeaderParameters } from 'jose'
 import { afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
 import { ConfigError, readConfig } from '../../src/config.ts'
 import { createVerifier, type Verifier } from '../../src/auth/verifier.ts'
@@ -297,9 +289,7 @@ describe('a token verified with a shared secret', () => {
 
   it('names its tenant in the claim that JWT_ORG_CLAIM says', async () => {
     const other = serve(verifierFor({ JWT_SECRET: SECRET, JWT_ORG_CLAIM: 'https://agnt.test/org' }))
-    expect(await bearer(other, await sign(claims({ 'https://agnt.test/org': 'globex' })))).toEqual(
-      accepted({ tenant: 'globex' }),
-    )
+    expect(await bearer(other, await sign(claims({ 'https://agnt.test/org': 'globex' })))).toEqual(accepted({ tenant: 'globex' }))
     expect(await bearer(other, await sign(claims()))).toEqual(refusal('missing tenant'))
   })
 
@@ -420,9 +410,7 @@ describe('a token verified with a public key', () => {
   it('may use what JWT_ALGORITHMS adds', async () => {
     const key = await generateKeyPair('RS512', { extractable: true })
     const env = { JWT_PUBLIC_KEY: await exportSPKI(key.publicKey), JWT_ALGORITHMS: 'RS256, RS512' }
-    expect(await bearer(serve(verifierFor(env)), await sign(claims(), key.privateKey, { alg: 'RS512' }))).toEqual(
-      accepted(),
-    )
+    expect(await bearer(serve(verifierFor(env)), await sign(claims(), key.privateKey, { alg: 'RS512' }))).toEqual(accepted())
   })
 
   it('does not start with keys or algorithms that do not fit', async () => {

@@ -11,8 +11,8 @@ afterAll(() => service.close())
 
 /** SQL of the members: few, many and scattered, many in a row, at either end of what 32 bits hold. */
 const SETS = {
-  'nobody': 'SELECT toUInt32(1) AS n WHERE false',
-  'one': 'SELECT toUInt32(7) AS n',
+  nobody: 'SELECT toUInt32(1) AS n WHERE false',
+  one: 'SELECT toUInt32(7) AS n',
   '32, the most that are written one by one': 'SELECT toUInt32(number * 1000) AS n FROM numbers(32)',
   '33': 'SELECT toUInt32(number * 1000) AS n FROM numbers(33)',
   'every third of 100,000': 'SELECT toUInt32(number * 3) AS n FROM numbers(100000)',
@@ -22,7 +22,9 @@ const SETS = {
 }
 
 const base64 = (members: string) => `(SELECT base64Encode(toString(groupBitmapState(n))) FROM (${members}))`
-const pairs = Object.entries(SETS).flatMap(([name, members]) => Object.entries(SETS).map(([other, others]) => [name, other, members, others] as const))
+const pairs = Object.entries(SETS).flatMap(([name, members]) =>
+  Object.entries(SETS).map(([other, others]) => [name, other, members, others] as const),
+)
 
 test.each(pairs)('%s and %s', async (_name, _other, members, others) => {
   const [row] = await service.rows<{ a: string; b: string; one: number; both: number }>(`

@@ -34,7 +34,12 @@ beforeEach(async () => {
   const config = readConfig({ DATA_DIR: dataDir, CACHE_MB: '0', SELF_CHECK_MINUTES: '0', QUERY_TIMEOUT_SECONDS: '5' })
   service = await createService({
     config,
-    clickhouse: { ...server, restart: () => server.restart(), assertWritten: () => assertWritten(), stop: () => Promise.resolve() },
+    clickhouse: {
+      ...server,
+      restart: () => server.restart(),
+      assertWritten: () => assertWritten(),
+      stop: () => Promise.resolve(),
+    },
     database: 'analytics',
     log: (_level, message) => void logged.push(message),
   })
@@ -122,7 +127,9 @@ test.each([[['activity']], [['events']], [['events', 'activity', 'user_activity'
     assertWritten = () => {
       if (spoilt === 0) {
         const fresh = directories.flatMap((directory, at) =>
-          inserted(directory).filter((name) => !before[at]?.includes(name)).map((name) => join(directory, name)),
+          inserted(directory)
+            .filter((name) => !before[at]?.includes(name))
+            .map((name) => join(directory, name)),
         )
         if (fresh.length < tables.length) return
         for (const path of fresh) {
@@ -145,7 +152,11 @@ test.each([[['activity']], [['events']], [['events', 'activity', 'user_activity'
 )
 
 const RANGE = 'startDate=2026-02-20&endDate=2026-02-21'
-const QUESTIONS = [`/analytics/metrics?period=day&${RANGE}`, `/analytics/assistants?${RANGE}`, `/analytics/users/top?${RANGE}&limit=5`]
+const QUESTIONS = [
+  `/analytics/metrics?period=day&${RANGE}`,
+  `/analytics/assistants?${RANGE}`,
+  `/analytics/users/top?${RANGE}&limit=5`,
+]
 const answers = () => Promise.all(QUESTIONS.map((path) => answer(path)))
 
 /** Other bytes in the middle of the data of a rollup's only part. */
@@ -160,11 +171,15 @@ async function spoil(table: string) {
 }
 
 const detached = async () => {
-  const result = await admin.query({ query: `SELECT table, name FROM system.detached_parts WHERE database = 'analytics'`, format: 'JSONEachRow' })
+  const result = await admin.query({
+    query: `SELECT table, name FROM system.detached_parts WHERE database = 'analytics'`,
+    format: 'JSONEachRow',
+  })
   return result.json()
 }
 
-const rebuilding = async () => (await (await service.app.request('/health/ready')).json() as { rebuilding: unknown[] }).rebuilding
+const rebuilding = async () =>
+  ((await (await service.app.request('/health/ready')).json()) as { rebuilding: unknown[] }).rebuilding
 
 describe('a part of a rollup with other bytes in it', () => {
   test.each([[['activity']], [['user_activity']], [['activity', 'user_activity']]])(
@@ -177,7 +192,13 @@ describe('a part of a rollup with other bytes in it', () => {
       const deadline = Date.now() + 45_000
       for (let right = 0; right < 5 && Date.now() < deadline; await sleep(50)) {
         const now = await answers()
-        seen.add(JSON.stringify(now.map((data, at) => (data === 503 ? 'unavailable' : JSON.stringify(data) === JSON.stringify(before[at]) ? 'right' : data))))
+        seen.add(
+          JSON.stringify(
+            now.map((data, at) =>
+              data === 503 ? 'unavailable' : JSON.stringify(data) === JSON.stringify(before[at]) ? 'right' : data,
+            ),
+          ),
+        )
         const repaired = logged.filter((message) => message.includes('was repaired from the log')).length
         if (repaired >= tables.length && JSON.stringify(now) === JSON.stringify(before)) right++
       }
@@ -215,7 +236,8 @@ describe('a part of a rollup with other bytes in it', () => {
     const [path] = (await partsOf('activity')) as [string]
     // Also what it was merged from, as after 8 minutes.
     const directory = join(path, '..')
-    for (const name of readdirSync(directory).filter((entry) => entry.startsWith('all_'))) truncateSync(join(directory, name, 'data.bin'), 10)
+    for (const name of readdirSync(directory).filter((entry) => entry.startsWith('all_')))
+      truncateSync(join(directory, name, 'data.bin'), 10)
     const { pid } = server
     server.restart()
     const seen: unknown[] = []

@@ -21,19 +21,27 @@ test('the list takes changes until the first release; from then on it takes new 
   const run = (...args: string[]) =>
     new Promise<{ code: number; out: string }>((done) => {
       const command = ['--import', 'tsx', 'src/commands/freeze.ts', '--directory', directory, ...args]
-      execFile(process.execPath, command, { cwd: ROOT }, (error, stdout, stderr) => done({ code: error ? Number(error.code) : 0, out: stdout + stderr }))
+      execFile(process.execPath, command, { cwd: ROOT }, (error, stdout, stderr) =>
+        done({ code: error ? Number(error.code) : 0, out: stdout + stderr }),
+      )
     })
   const list = () => readFile(join(directory, 'checksums.json'), 'utf8')
   try {
     await writeFile(join(directory, '001_a.sql'), 'SELECT 1')
-    expect(await run()).toEqual({ code: 0, out: expect.stringMatching(/^1 migration files, 1 of them new; nothing is released yet/) })
+    expect(await run()).toEqual({
+      code: 0,
+      out: expect.stringMatching(/^1 migration files, 1 of them new; nothing is released yet/),
+    })
     await writeFile(join(directory, '001_a.sql'), 'SELECT 2')
     expect(await run('--release')).toEqual({ code: 0, out: '1 migration files, 0 of them new; they are frozen\n' })
     const released = await list()
 
     await writeFile(join(directory, '001_a.sql'), 'SELECT 3')
     await writeFile(join(directory, '002_b.sql'), 'SELECT 1')
-    expect(await run()).toEqual({ code: 1, out: expect.stringMatching(/^001_a\.sql: a migration file of a release must not change.*new file/) })
+    expect(await run()).toEqual({
+      code: 1,
+      out: expect.stringMatching(/^001_a\.sql: a migration file of a release must not change.*new file/),
+    })
     expect(await list()).toBe(released)
     await rm(join(directory, '001_a.sql'))
     expect((await run()).code).toBe(1)

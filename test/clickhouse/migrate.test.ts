@@ -69,8 +69,9 @@ describe('migrate', () => {
   })
 
   const file = (name: string, sql: string) => writeFile(join(directory, name), sql)
-  const run = (options: { takeoverMs?: number; assertWritten?: () => void; log?: (level: string, message: string) => void } = {}) =>
-    migrate({ client, database, directory, ...options })
+  const run = (
+    options: { takeoverMs?: number; assertWritten?: () => void; log?: (level: string, message: string) => void } = {},
+  ) => migrate({ client, database, directory, ...options })
   const rows = async (query: string) => {
     const http_headers = { 'X-ClickHouse-Database': database }
     return (await client.query({ query, format: 'JSONEachRow', http_headers })).json()
@@ -112,9 +113,7 @@ describe('migrate', () => {
         return { applied, done: await rows("SELECT count() AS n FROM migrations WHERE state = 'done'") }
       }),
     )
-    expect(results.flatMap((result) => result.applied).sort()).toEqual(
-      [1, 2, 3, 4, 5].map((step) => `00${step}_step.sql`),
-    )
+    expect(results.flatMap((result) => result.applied).sort()).toEqual([1, 2, 3, 4, 5].map((step) => `00${step}_step.sql`))
     for (const result of results) expect(result.done).toEqual([{ n: 5 }])
     expect(await rows('SELECT step FROM steps ORDER BY step')).toEqual([1, 2, 3, 4, 5].map((step) => ({ step })))
   })

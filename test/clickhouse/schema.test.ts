@@ -10,26 +10,39 @@ const sql = (name: string) => readFileSync(`clickhouse/${name}`, 'utf8').replace
 const DERIVED = new Set(['src/clickhouse/cluster-config.ts', 'src/maintenance/backup.ts'])
 
 test('no table and no view is defined in TypeScript', () => {
-  const files = readdirSync('src', { recursive: true }).map((file) => join('src', String(file))).filter((file) => file.endsWith('.ts'))
-  const defining = files.filter((file) => /\bCREATE (OR REPLACE )?(TABLE|MATERIALIZED VIEW|VIEW)\b/i.test(readFileSync(file, 'utf8')))
+  const files = readdirSync('src', { recursive: true })
+    .map((file) => join('src', String(file)))
+    .filter((file) => file.endsWith('.ts'))
+  const defining = files.filter((file) =>
+    /\bCREATE (OR REPLACE )?(TABLE|MATERIALIZED VIEW|VIEW)\b/i.test(readFileSync(file, 'utf8')),
+  )
   expect(new Set(defining)).toEqual(DERIVED)
 })
 
 /** (level, seconds) as the view of a file writes them. */
 const spansIn = (text: string) =>
-  new Map([...text.matchAll(/\((\d+), (?:(?:0|assistant_no), )?(\d+)\)/g)].map(([, level, seconds]) => [Number(level), Number(seconds)]))
+  new Map(
+    [...text.matchAll(/\((\d+), (?:(?:0|assistant_no), )?(\d+)\)/g)].map(([, level, seconds]) => [
+      Number(level),
+      Number(seconds),
+    ]),
+  )
 
 test('the view of activity writes the levels that TypeScript knows, with the same lengths', () => {
   expect(spansIn(sql('003_activity.sql'))).toEqual(new Map([...LEVEL_OF].map(([id, { seconds }]) => [id, seconds])))
 })
 
 test('the view of user_activity writes days and the coarse levels', () => {
-  expect(spansIn(sql('004_user_activity.sql'))).toEqual(new Map([...USER_LEVELS, ...COARSE].map(({ id, seconds }) => [id, seconds])))
+  expect(spansIn(sql('004_user_activity.sql'))).toEqual(
+    new Map([...USER_LEVELS, ...COARSE].map(({ id, seconds }) => [id, seconds])),
+  )
 })
 
 test('days are cut at the same quarters of an hour', () => {
   const [, offset, seconds, list = '', count] =
-    /arrayMap\(q -> \((\d+) \+ q, 0, (\d+)\), arraySlice\(\s*\[([\d, \s]+)\], 1, if\(late_levels = 0, 0, (\d+)\)/.exec(sql('003_activity.sql')) ?? []
+    /arrayMap\(q -> \((\d+) \+ q, 0, (\d+)\), arraySlice\(\s*\[([\d, \s]+)\], 1, if\(late_levels = 0, 0, (\d+)\)/.exec(
+      sql('003_activity.sql'),
+    ) ?? []
   expect(list.split(',').map(Number)).toEqual(CUTS)
   expect([offset, seconds, count].map(Number)).toEqual([SPLIT_DAY.id, DAY.seconds, CUTS.length])
 })

@@ -66,7 +66,10 @@ afterEach(async () => {
 })
 
 async function filesUpTo(version: number) {
-  for (const name of (await readdir(SQL)).filter((file) => /^\d{3}_.*\.sql$/.test(file) && !file.startsWith('000_')).sort().slice(0, version)) {
+  for (const name of (await readdir(SQL))
+    .filter((file) => /^\d{3}_.*\.sql$/.test(file) && !file.startsWith('000_'))
+    .sort()
+    .slice(0, version)) {
     await copyFile(join(SQL, name), join(directory, name))
   }
 }
@@ -158,7 +161,8 @@ describe('a database of the raw log alone', () => {
 
     let service = await start()
     // Half way is where some steps of a rollup are made, and others not.
-    const steps = async () => (await service.rows<{ n: number }>(`SELECT count() AS n FROM rebuilds WHERE phase = 0 AND tenant != ''`))[0]?.n ?? 0
+    const steps = async () =>
+      (await service.rows<{ n: number }>(`SELECT count() AS n FROM rebuilds WHERE phase = 0 AND tenant != ''`))[0]?.n ?? 0
     Watching.rollups = 0
     while ((await steps()) < 2) {
       expect(service.complaints).toEqual([])
@@ -168,7 +172,10 @@ describe('a database of the raw log alone', () => {
     await service.writer.exclusive(async () => {
       await ask(service, 'at first')
       expect([await rebuilding(service), Watching.rollups]).toEqual([
-        [{ rollup: 'activity', done: expect.any(Number) }, { rollup: 'user_activity', done: 0 }],
+        [
+          { rollup: 'activity', done: expect.any(Number) },
+          { rollup: 'user_activity', done: 0 },
+        ],
         0,
       ])
     })
@@ -193,7 +200,9 @@ describe('a database of the raw log alone', () => {
     const { days, drift } = await reconciled(service)
     expect([days > 400, drift]).toEqual([true, []])
     // No step was made twice.
-    const made = await service.rows('SELECT name, phase, tenant, level, start, count() AS n FROM rebuilds GROUP BY ALL HAVING n > 1')
+    const made = await service.rows(
+      'SELECT name, phase, tenant, level, start, count() AS n FROM rebuilds GROUP BY ALL HAVING n > 1',
+    )
     expect(made).toEqual([])
 
     // Spans are sealed from the first event on, not from 1970.
@@ -210,11 +219,13 @@ describe('a database of the raw log alone', () => {
   test('two services share the work, and both know when it is done', async () => {
     const config = { CLICKHOUSE_URL: 'http://shared' }
     const [one, other] = await Promise.all([start(undefined, config), start(undefined, config)])
-    await vi.waitFor(
-      async () => expect([...(await rebuilding(one)), ...(await rebuilding(other))]).toEqual([]),
-      { timeout: 60_000, interval: 200 },
-    )
-    expect(await one.rows('SELECT name, phase, tenant, level, start, count() AS n FROM rebuilds GROUP BY ALL HAVING n > 1')).toEqual([])
+    await vi.waitFor(async () => expect([...(await rebuilding(one)), ...(await rebuilding(other))]).toEqual([]), {
+      timeout: 60_000,
+      interval: 200,
+    })
+    expect(
+      await one.rows('SELECT name, phase, tenant, level, start, count() AS n FROM rebuilds GROUP BY ALL HAVING n > 1'),
+    ).toEqual([])
     const reference = new Reference(old.acme, NOW)
     for (const service of [one, other]) for (const [path, asked] of QUESTIONS) await compare(service, reference, path, asked)
     expect((await reconciled(other)).drift).toEqual([])
@@ -233,9 +244,12 @@ test('a rollup that a later file asks for is made anew with its sealed spans, an
   for (const command of [
     'ALTER TABLE user_activity DELETE WHERE user_no % 3 = 0',
     'INSERT INTO user_activity SELECT * FROM user_activity WHERE user_no % 3 = 1',
-  ]) await service.admin.command({ query: command, clickhouse_settings: { mutations_sync: '1' } })
+  ])
+    await service.admin.command({ query: command, clickhouse_settings: { mutations_sync: '1' } })
   expect((await reconciled(service)).drift.length).toBeGreaterThan(100)
-  await service.admin.command({ query: `INSERT INTO rebuilds (name, version, phase, tenant, level, start) VALUES ('user_activity', 99, 0, '', 0, 0)` })
+  await service.admin.command({
+    query: `INSERT INTO rebuilds (name, version, phase, tenant, level, start) VALUES ('user_activity', 99, 0, '', 0, 0)`,
+  })
   await service.stop()
   service = await start(service.dataDir)
   expect(service.seals.due).toBe(false)

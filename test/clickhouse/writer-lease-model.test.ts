@@ -87,7 +87,9 @@ function* next(world: World, rules: Rules): Generator<World> {
       })
     }
     if (me.phase === 'waiting') {
-      const running = world.inserts.some(({ state, term }) => state === 'running' && term < me.term && !world.terms[term]?.released)
+      const running = world.inserts.some(
+        ({ state, term }) => state === 'running' && term < me.term && !world.terms[term]?.released,
+      )
       if (!running || !rules.waitForRunning) yield my((self) => (self.phase = 'ready'))
     }
     if (me.phase === 'ready') {

@@ -4,7 +4,16 @@ import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, inject, test, vi } from 'vitest'
 import { Store } from '../../src/clickhouse/store.ts'
-import { ARRIVED_IN_TIME, insertId, isRefusedByLease, LeaseLostError, maintenanceId, orFail, SharedLease, type Unsettled } from '../../src/clickhouse/writer-lease.ts'
+import {
+  ARRIVED_IN_TIME,
+  insertId,
+  isRefusedByLease,
+  LeaseLostError,
+  maintenanceId,
+  orFail,
+  SharedLease,
+  type Unsettled,
+} from '../../src/clickhouse/writer-lease.ts'
 import { startService, type TestService } from '../support.ts'
 
 vi.setConfig({ testTimeout: 90_000 })
@@ -76,7 +85,7 @@ describe('the writer lease', () => {
     const waited = performance.now()
     const other = b.acquire().then((turn) => ({ turn, took: performance.now() - waited }))
     // As the writer does: it asks for its next turn as soon as one is over.
-    for (let answer = null; answer === null; ) answer = await Promise.race([other, a.acquire().then(() => null), sleep(200, null)])
+    for (let answer = null; answer === null;) answer = await Promise.race([other, a.acquire().then(() => null), sleep(200, null)])
     const { turn, took } = await other
     expect(took).toBeLessThan(4_000)
     expect(turn.continued).toBe(false)
@@ -132,7 +141,10 @@ describe('the writer lease', () => {
     const condition = a.condition()
     const guard = { condition: () => condition }
     const insert = (who: string) =>
-      store.admin.command({ query: `INSERT INTO written SELECT '${who}' WHERE ${orFail(guard)}`, query_id: maintenanceId(service.database) })
+      store.admin.command({
+        query: `INSERT INTO written SELECT '${who}' WHERE ${orFail(guard)}`,
+        query_id: maintenanceId(service.database),
+      })
     await insert('in time')
     await store.deleteRows('written', `who = 'nobody' AND ${condition}`)
     await sleep(8_500)

@@ -49,8 +49,13 @@ SETTINGS replicated_deduplication_window = 1000, replicated_deduplication_window
   })
 
   test('keeps the arguments of its engine', () => {
-    const [local] = texts(`CREATE TABLE answers (tenant UUID, at DateTime)\nENGINE = ReplacingMergeTree(at)\nORDER BY tenant`, REPLICATED)
-    expect(local).toContain(`\nENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/analytics/answers', '{replica}', at)\n`)
+    const [local] = texts(
+      `CREATE TABLE answers (tenant UUID, at DateTime)\nENGINE = ReplacingMergeTree(at)\nORDER BY tenant`,
+      REPLICATED,
+    )
+    expect(local).toContain(
+      `\nENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/analytics/answers', '{replica}', at)\n`,
+    )
   })
 
   test('of which nobody has said where its rows lie is refused', () => {
@@ -62,10 +67,13 @@ SETTINGS replicated_deduplication_window = 1000, replicated_deduplication_window
 
 test('a view goes from local table to local table, and keeps the name of its source', () => {
   expect(
-    texts(`CREATE MATERIALIZED VIEW IF NOT EXISTS activity_mv TO activity
+    texts(
+      `CREATE MATERIALIZED VIEW IF NOT EXISTS activity_mv TO activity
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
 AS
-SELECT tenant, events.user_no FROM (SELECT tenant, events.user_no FROM events) GROUP BY tenant`, REPLICATED),
+SELECT tenant, events.user_no FROM (SELECT tenant, events.user_no FROM events) GROUP BY tenant`,
+      REPLICATED,
+    ),
   ).toEqual([
     `CREATE MATERIALIZED VIEW IF NOT EXISTS activity_mv ON CLUSTER fleet TO activity_local
 DEFINER = \`owner\` SQL SECURITY DEFINER
@@ -76,14 +84,29 @@ SELECT tenant, events.user_no FROM (SELECT tenant, events.user_no FROM events_lo
 
 describe('a change', () => {
   test.each<[string, string[]]>([
-    ['ALTER TABLE events ADD COLUMN IF NOT EXISTS channel String', [
-      'ALTER TABLE events_local ON CLUSTER fleet ADD COLUMN IF NOT EXISTS channel String',
-      'ALTER TABLE events ON CLUSTER fleet ADD COLUMN IF NOT EXISTS channel String',
-    ]],
-    ['ALTER TABLE events ADD INDEX i (tenant) TYPE minmax', ['ALTER TABLE events_local ON CLUSTER fleet ADD INDEX i (tenant) TYPE minmax']],
-    ['ALTER TABLE events MODIFY SETTING index_granularity = 512', ['ALTER TABLE events_local ON CLUSTER fleet MODIFY SETTING index_granularity = 512']],
-    ['ALTER TABLE activity_mv MODIFY QUERY SELECT tenant FROM events', ['ALTER TABLE activity_mv ON CLUSTER fleet MODIFY QUERY SELECT tenant FROM events_local AS events']],
-    ['DROP TABLE IF EXISTS events SYNC', ['DROP TABLE IF EXISTS events ON CLUSTER fleet SYNC', 'DROP TABLE IF EXISTS events_local ON CLUSTER fleet SYNC']],
+    [
+      'ALTER TABLE events ADD COLUMN IF NOT EXISTS channel String',
+      [
+        'ALTER TABLE events_local ON CLUSTER fleet ADD COLUMN IF NOT EXISTS channel String',
+        'ALTER TABLE events ON CLUSTER fleet ADD COLUMN IF NOT EXISTS channel String',
+      ],
+    ],
+    [
+      'ALTER TABLE events ADD INDEX i (tenant) TYPE minmax',
+      ['ALTER TABLE events_local ON CLUSTER fleet ADD INDEX i (tenant) TYPE minmax'],
+    ],
+    [
+      'ALTER TABLE events MODIFY SETTING index_granularity = 512',
+      ['ALTER TABLE events_local ON CLUSTER fleet MODIFY SETTING index_granularity = 512'],
+    ],
+    [
+      'ALTER TABLE activity_mv MODIFY QUERY SELECT tenant FROM events',
+      ['ALTER TABLE activity_mv ON CLUSTER fleet MODIFY QUERY SELECT tenant FROM events_local AS events'],
+    ],
+    [
+      'DROP TABLE IF EXISTS events SYNC',
+      ['DROP TABLE IF EXISTS events ON CLUSTER fleet SYNC', 'DROP TABLE IF EXISTS events_local ON CLUSTER fleet SYNC'],
+    ],
     ['DROP VIEW activity_mv', ['DROP VIEW activity_mv ON CLUSTER fleet']],
   ])('%s', (statement, expected) => {
     expect(texts(statement, REPLICATED)).toEqual(expected)
@@ -103,7 +126,11 @@ describe('a change', () => {
 test('reads and inserts leave no shard out, and with Keeper no replica behind', () => {
   expect(clusterSettings(PLAIN.cluster)).toMatchObject({ skip_unavailable_shards: 0, distributed_foreground_insert: 1 })
   expect(clusterSettings(PLAIN.cluster)).not.toHaveProperty('insert_quorum')
-  expect(clusterSettings(REPLICATED.cluster)).toMatchObject({ insert_quorum: 'auto', insert_quorum_parallel: 0, select_sequential_consistency: '1' })
+  expect(clusterSettings(REPLICATED.cluster)).toMatchObject({
+    insert_quorum: 'auto',
+    insert_quorum_parallel: 0,
+    select_sequential_consistency: '1',
+  })
 })
 
 describe('the files', () => {
@@ -125,7 +152,10 @@ describe('the files', () => {
     return row?.text ?? ''
   }
 
-  test.each([['without Keeper', PLAIN], ['with Keeper', REPLICATED]] as const)('all of them have a form for a cluster %s', async (_, database) => {
+  test.each([
+    ['without Keeper', PLAIN],
+    ['with Keeper', REPLICATED],
+  ] as const)('all of them have a form for a cluster %s', async (_, database) => {
     const names = (await readdir(DIRECTORY)).filter((name) => name.endsWith('.sql')).sort()
     expect(names.length).toBeGreaterThan(5)
     for (const name of names) {

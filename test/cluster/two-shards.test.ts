@@ -71,16 +71,24 @@ beforeAll(async () => {
   servers = shards.cluster.urls.map((url) => createClient({ url, ...shards.admin, database: cluster.database }))
   await store(real, 'real')
   // Spans are sealed behind the events, and stragglers follow.
-  for (let now = Date.parse(BEGIN); now < Date.parse(NOW); ) {
+  for (let now = Date.parse(BEGIN); now < Date.parse(NOW);) {
     const next = Math.min(now + 30 * DAY_MS, Date.parse(NOW))
-    const come = made.filter(({ timestamp }) => Date.parse(timestamp) >= now - 1_200_000 && Date.parse(timestamp) < next - 1_200_000)
+    const come = made.filter(
+      ({ timestamp }) => Date.parse(timestamp) >= now - 1_200_000 && Date.parse(timestamp) < next - 1_200_000,
+    )
     for (const service of [single, cluster]) service.setNow(next)
-    await store(come.filter((event, index) => !isLate(event, index)), 'made')
+    await store(
+      come.filter((event, index) => !isLate(event, index)),
+      'made',
+    )
     await sealAll()
     await store(come.filter(isLate), 'made')
     now = next
   }
-  await store(made.filter(({ timestamp }) => Date.parse(timestamp) >= Date.parse(NOW) - 1_200_000), 'made')
+  await store(
+    made.filter(({ timestamp }) => Date.parse(timestamp) >= Date.parse(NOW) - 1_200_000),
+    'made',
+  )
 })
 afterAll(async () => {
   await Promise.all([...(servers ?? []).map((client) => client.close()), single?.close(), cluster?.stop()])
@@ -218,15 +226,19 @@ function kill(shard: number): () => Promise<void> {
 describe('two shards', () => {
   test('have a part of the events each, and no user in common', async () => {
     const parts = await Promise.all(
-      [0, 1].map((shard) => onShard<{ events: number; users: string[] }>(
-        shard,
-        `SELECT count() AS events, groupUniqArray((tenant, user_no))::Array(String) AS users FROM events_local`,
-      )),
+      [0, 1].map((shard) =>
+        onShard<{ events: number; users: string[] }>(
+          shard,
+          `SELECT count() AS events, groupUniqArray((tenant, user_no))::Array(String) AS users FROM events_local`,
+        ),
+      ),
     )
     const [first, second] = parts.map(([row]) => row as { events: number; users: string[] })
     expect((first?.events ?? 0) + (second?.events ?? 0)).toBe(real.length + made.length)
     for (const part of [first, second]) expect(part?.events).toBeGreaterThan((real.length + made.length) / 5)
-    expect(new Set([...(first?.users ?? []), ...(second?.users ?? [])]).size).toBe((first?.users.length ?? 0) + (second?.users.length ?? 0))
+    expect(new Set([...(first?.users ?? []), ...(second?.users ?? [])]).size).toBe(
+      (first?.users.length ?? 0) + (second?.users.length ?? 0),
+    )
   })
 
   test('sealed the same spans, each its own rows of them', async () => {
@@ -311,8 +323,7 @@ async function expectNothingSmaller() {
   }
 }
 
-const more = (name: string, count = 200) =>
-  someEvents({ count, from: '2026-01-20', to: '2026-02-28', seed: name.length, name })
+const more = (name: string, count = 200) => someEvents({ count, from: '2026-01-20', to: '2026-02-28', seed: name.length, name })
 
 describe.each([
   ['the second', 1, test],
@@ -353,11 +364,14 @@ longTest('a shard that takes connections and says nothing is a refusal in time, 
   await vi.waitFor(async () => expect((await ready()).status).toBe(200), 20_000)
   // Seen once (26.7): the shard, back, falls over the queries that were given up meanwhile, and is started again. Until
   // then it is refusals, and nothing else.
-  await vi.waitFor(async () => {
-    const differing = await differences(FEW)
-    expect(differing.filter((line) => !line.includes('"code":"unavailable"'))).toEqual([])
-    expect(differing).toEqual([])
-  }, { timeout: 30_000, interval: 500 })
+  await vi.waitFor(
+    async () => {
+      const differing = await differences(FEW)
+      expect(differing.filter((line) => !line.includes('"code":"unavailable"'))).toEqual([])
+      expect(differing).toEqual([])
+    },
+    { timeout: 30_000, interval: 500 },
+  )
 })
 
 longTest('a shard that dies again and again while events come in: nothing is lost, nothing is doubled', async () => {

@@ -57,7 +57,9 @@ const untilLine = (count: number) =>
     for (const name of await readdir(join(dataDir, 'load')).catch(() => [])) {
       // The next state is written beside it, and may be cut off.
       if (!name.endsWith('.json')) continue
-      const { lines: done } = JSON.parse(await readFile(join(dataDir, 'load', name), 'utf8').catch(() => '{}')) as { lines?: number }
+      const { lines: done } = JSON.parse(await readFile(join(dataDir, 'load', name), 'utf8').catch(() => '{}')) as {
+        lines?: number
+      }
       if (done !== undefined && done >= count) return done
     }
     return undefined
@@ -150,7 +152,10 @@ describe('npm run load into a service', { timeout: 60_000 }, () => {
     expect(totals(first.stdout), first.stderr).toEqual({ lines: 3_005, accepted: 3_001, duplicates: 0, rejected: 4 })
     expect(first.code).toBe(1)
     expect(first.stdout).toContain('events.ndjson.gz:3001: is not JSON\n')
-    const told = (await readFile(rejects, 'utf8')).trimEnd().split('\n').map((text) => JSON.parse(text) as unknown)
+    const told = (await readFile(rejects, 'utf8'))
+      .trimEnd()
+      .split('\n')
+      .map((text) => JSON.parse(text) as unknown)
     expect(told).toEqual([
       { file, line: 10, message: expect.stringContaining('eventType must be'), text: '{"id":"x","eventType":"messages"}' },
       { file, line: 3_001, message: 'is not JSON', text: 'not JSON' },

@@ -117,7 +117,12 @@ describe.skipIf(!available)('the dashboard', () => {
   describe('the figures', () => {
     test('are those of the API, each panel from one request', async () => {
       const { page, requests } = await signedIn()
-      expect(requests.take().map(({ path }) => path).sort()).toEqual(['assistants', 'events', 'rolling', 'users/top'])
+      expect(
+        requests
+          .take()
+          .map(({ path }) => path)
+          .sort(),
+      ).toEqual(['assistants', 'events', 'rolling', 'users/top'])
 
       const end = { endDate: '2026-03-01T12:01:00Z' }
       const dates = { startDate: '2026-02-22T12:01:00Z', ...end }
@@ -158,12 +163,18 @@ describe.skipIf(!available)('the dashboard', () => {
       expect(await textOf(page.locator('#assistants .notice'))).toContain('night-owl, idle in the whole range')
       await choose(page, '30 days')
       await settled(page)
-      expect(await page.locator('#assistants tbody tr', { hasText: 'Quiet' }).locator('.name').allInnerTexts()).toEqual(['night-owl'])
+      expect(await page.locator('#assistants tbody tr', { hasText: 'Quiet' }).locator('.name').allInnerTexts()).toEqual([
+        'night-owl',
+      ])
     })
 
     test('of the charts are there to be read, too', async () => {
       const { page } = await signedIn('?range=7d&timezone=Asia/Tokyo')
-      const { series } = await site.service.data('rolling', { window: 7, endDate: '2026-03-01T12:01:00Z', timezone: 'Asia/Tokyo' })
+      const { series } = await site.service.data('rolling', {
+        window: 7,
+        endDate: '2026-03-01T12:01:00Z',
+        timezone: 'Asia/Tokyo',
+      })
       for (const [panel, figure] of [
         ['messages', ({ incomingMessages }: Record<string, number>) => String(incomingMessages)],
         ['completion', ({ completionRate }: Record<string, number>) => formatRate(completionRate ?? null)],
@@ -225,7 +236,11 @@ describe.skipIf(!available)('the dashboard', () => {
         await change()
         await settled(page)
         const asked = requests.take()
-        return { state: stateOf(page), of: (path: string) => asked.find((one) => one.path === path)?.parameters, count: asked.length }
+        return {
+          state: stateOf(page),
+          of: (path: string) => asked.find((one) => one.path === path)?.parameters,
+          count: asked.length,
+        }
       }
 
       for (const [label, range, window] of [
@@ -357,7 +372,11 @@ describe.skipIf(!available)('the dashboard', () => {
       expect(await times()).toEqual(pages[0])
       expect(stateOf(page)).not.toHaveProperty('cursor')
 
-      await page.locator('#events').getByRole('button', { name: /^Details/ }).first().click()
+      await page
+        .locator('#events')
+        .getByRole('button', { name: /^Details/ })
+        .first()
+        .click()
       expect(await textOf(page.locator('#events .details'))).toBe('Id e0 UTC 2026-03-01T11:01:00.000Z channel web')
     })
 
@@ -421,7 +440,13 @@ describe.skipIf(!available)('the dashboard', () => {
 
       statuses.length = 0
       await site.service.store([
-        { id: 'just-now', eventType: 'incomingMessages', timestamp: '2026-03-01T11:59:59Z', assistant: 'support', user: 'user-1' },
+        {
+          id: 'just-now',
+          eventType: 'incomingMessages',
+          timestamp: '2026-03-01T11:59:59Z',
+          assistant: 'support',
+          user: 'user-1',
+        },
       ])
       await page.clock.fastForward(16_000)
       await expect.poll(() => statuses.length).toBe(4)
@@ -471,7 +496,9 @@ describe.skipIf(!available)('the dashboard', () => {
       await page.getByRole('button', { name: 'Refresh' }).click()
       const alert = page.locator('.summary').getByRole('alert')
       await alert.waitFor()
-      expect(await alert.innerText()).toMatch(/This could not be loaded. The service answered 500. The figures below are from 12:00:\d\d/)
+      expect(await alert.innerText()).toMatch(
+        /This could not be loaded. The service answered 500. The figures below are from 12:00:\d\d/,
+      )
       expect(await page.locator('.figure').count()).toBe(6)
       // Figures of another question would be wrong ones.
       await choose(page, '30 days')
@@ -511,7 +538,11 @@ describe.skipIf(!available)('the dashboard', () => {
       const widths = () => page.evaluate('[document.documentElement.scrollWidth, document.body.scrollWidth]')
       expect(await widths()).toEqual([360, 360])
       await choose(page, 'Dates')
-      await page.locator('#events').getByRole('button', { name: /^Details/ }).first().tap()
+      await page
+        .locator('#events')
+        .getByRole('button', { name: /^Details/ })
+        .first()
+        .tap()
       for (const summary of await page.locator('summary').all()) await summary.tap()
       expect(await widths()).toEqual([360, 360])
       // What one points at is large enough, and not cut off.
@@ -543,7 +574,11 @@ describe.skipIf(!available)('the dashboard', () => {
       const { page } = await signedIn('?range=7d&timezone=UTC&assistant=support&user=user-1', { colorScheme })
       await choose(page, 'Dates')
       for (const summary of await page.locator('summary').all()) await summary.click()
-      await page.locator('#events').getByRole('button', { name: /^Details/ }).first().click()
+      await page
+        .locator('#events')
+        .getByRole('button', { name: /^Details/ })
+        .first()
+        .click()
       expect(await page.locator('#assistants .badge').count()).toBeGreaterThan(0)
       expect(await violations(page)).toEqual([])
       await page.getByRole('button', { name: 'Sign out' }).click()

@@ -104,7 +104,6 @@ function noted(page: Page) {
   }
 }
 
-
 /** Ten days of a few assistants; `night-owl` has been idle for nine days. */
 function fleet(): object[] {
   const events: object[] = []

@@ -77,11 +77,36 @@ describe('the questions', () => {
 
   it.each([
     ['of whole days of 24 hours are windows', '?from=2026-02-01&to=2026-02-14', 'rolling', { window: 14, endDate: '2026-02-15' }],
-    ['in which the clocks change are added up from days', '?from=2026-03-20&to=2026-03-30', 'metrics', { period: 'day', startDate: '2026-03-09', endDate: '2026-03-31' }],
-    ['after one in which they change, too', '?from=2026-03-30&to=2026-04-02', 'metrics', { period: 'day', startDate: '2026-03-26', endDate: '2026-04-03' }],
-    ['unless the zone has no such clocks', '?from=2026-03-20&to=2026-03-30&timezone=UTC', 'rolling', { window: 11, endDate: '2026-03-31' }],
-    ['of exactly the day of the change as well', '?from=2026-03-29&to=2026-03-29', 'metrics', { period: 'day', startDate: '2026-03-28', endDate: '2026-03-30' }],
-    ['longer than a window are added up from days', '?from=2026-01-01&to=2026-04-30&timezone=UTC', 'metrics', { period: 'day', startDate: '2025-09-03', endDate: '2026-05-01' }],
+    [
+      'in which the clocks change are added up from days',
+      '?from=2026-03-20&to=2026-03-30',
+      'metrics',
+      { period: 'day', startDate: '2026-03-09', endDate: '2026-03-31' },
+    ],
+    [
+      'after one in which they change, too',
+      '?from=2026-03-30&to=2026-04-02',
+      'metrics',
+      { period: 'day', startDate: '2026-03-26', endDate: '2026-04-03' },
+    ],
+    [
+      'unless the zone has no such clocks',
+      '?from=2026-03-20&to=2026-03-30&timezone=UTC',
+      'rolling',
+      { window: 11, endDate: '2026-03-31' },
+    ],
+    [
+      'of exactly the day of the change as well',
+      '?from=2026-03-29&to=2026-03-29',
+      'metrics',
+      { period: 'day', startDate: '2026-03-28', endDate: '2026-03-30' },
+    ],
+    [
+      'longer than a window are added up from days',
+      '?from=2026-01-01&to=2026-04-30&timezone=UTC',
+      'metrics',
+      { period: 'day', startDate: '2025-09-03', endDate: '2026-05-01' },
+    ],
   ])('about custom ranges %s', (_, search, method, query) => {
     expect(questions(search).summary).toMatchObject({ method, query })
   })

@@ -91,7 +91,11 @@ async function storeAndCut(syncWrites: string) {
   for (let batch = 0; batch < 12; batch++) {
     const events = someEvents({ count: 50 + 40 * batch, ...RANGE, seed: 2 + batch, name: `batch ${batch}` }).map((event) =>
       // New names, too, and some more of them in each batch.
-      ({ ...event, user: `${event.user} of ${batch % 3}`, assistant: batch % 4 === 0 ? `${event.assistant} of ${batch}` : event.assistant }),
+      ({
+        ...event,
+        user: `${event.user} of ${batch % 3}`,
+        assistant: batch % 4 === 0 ? `${event.assistant} of ${batch}` : event.assistant,
+      }),
     )
     await service.post(events)
     stored.push(...events)
@@ -139,7 +143,9 @@ test.skipIf(!HAS_STRACE)('what was acknowledged survives a power cut, and every 
     try {
       const reference = new Reference(stored, now)
       const org = { org: 'demo' }
-      const [row] = await service.rows<{ n: number; ids: number }>('SELECT toUInt32(count()) AS n, toUInt32(uniqExact(id)) AS ids FROM events')
+      const [row] = await service.rows<{ n: number; ids: number }>(
+        'SELECT toUInt32(count()) AS n, toUInt32(uniqExact(id)) AS ids FROM events',
+      )
       expect(row, `zeros: ${zeros}`).toEqual({ n: stored.length, ids: stored.length })
       const ofDemo = Object.assign(service, { whole: wholeOf(service, org) })
       for (const [path, asked] of QUESTIONS) await compare(ofDemo, reference, path, asked, `zeros: ${zeros}`)
@@ -154,11 +160,14 @@ test.skipIf(!HAS_STRACE)('what was acknowledged survives a power cut, and every 
   }
 })
 
-const wholeOf = (service: TestService, org: { org: string }) => async (path: string, params = {}) => {
-  const reply = await service.get(path, params, org)
-  if (reply.status !== 200) throw new Error(`GET ${path}: ${reply.status} ${JSON.stringify(reply.body)} ${service.complaints.at(-1)}`)
-  return reply.body
-}
+const wholeOf =
+  (service: TestService, org: { org: string }) =>
+  async (path: string, params = {}) => {
+    const reply = await service.get(path, params, org)
+    if (reply.status !== 200)
+      throw new Error(`GET ${path}: ${reply.status} ${JSON.stringify(reply.body)} ${service.complaints.at(-1)}`)
+    return reply.body
+  }
 
 test.skipIf(!HAS_STRACE)('without SYNC_WRITES events are lost, which the model of a power cut shows', async () => {
   const { dataDir, stored, unsynced } = await storeAndCut('off')

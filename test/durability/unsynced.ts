@@ -12,7 +12,8 @@ import { readFile } from 'node:fs/promises'
 import { normalize } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-const CALLS = 'openat,creat,write,writev,pwrite64,pwritev,ftruncate,copy_file_range,fsync,fdatasync,rename,renameat,renameat2,link,linkat'
+const CALLS =
+  'openat,creat,write,writev,pwrite64,pwritev,ftruncate,copy_file_range,fsync,fdatasync,rename,renameat,renameat2,link,linkat'
 
 export interface Traced {
   /** Files below `directory` whose content is not on the disk, by the names they have now. */

@@ -17,7 +17,9 @@ export function mountDisk(directory: string, megabytes: number): Disk | string {
   if (process.platform !== 'linux') return `mounting a tmpfs is not possible on ${process.platform}`
   mkdirSync(directory, { recursive: true })
   try {
-    execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${megabytes}m`, 'tmpfs', directory], { stdio: ['ignore', 'ignore', 'pipe'] })
+    execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${megabytes}m`, 'tmpfs', directory], {
+      stdio: ['ignore', 'ignore', 'pipe'],
+    })
   } catch (error) {
     const { stderr, message } = error as Error & { stderr?: Buffer }
     return `a tmpfs cannot be mounted: ${stderr?.toString().trim() || message}`

@@ -25,10 +25,7 @@ interface Receipt {
 }
 
 /** `refused`: nothing of it is acknowledged; `busy` where the status was 503 or 429. `unknown`: there was no answer. */
-export type Outcome =
-  | { status: 'stored'; receipt: Receipt }
-  | { status: 'refused'; busy: boolean }
-  | { status: 'unknown' }
+export type Outcome = { status: 'stored'; receipt: Receipt } | { status: 'refused'; busy: boolean } | { status: 'unknown' }
 
 export interface PostOptions {
   ledger: Ledger
@@ -97,7 +94,13 @@ export async function post({ tenant, entries, body, headers }: Batch, options: P
   return { status: 'stored', receipt }
 }
 
-function judge(ledger: Ledger, receipt: Receipt, entries: readonly Entry[], unknown: ReadonlySet<Entry>, repeated: boolean): void {
+function judge(
+  ledger: Ledger,
+  receipt: Receipt,
+  entries: readonly Entry[],
+  unknown: ReadonlySet<Entry>,
+  repeated: boolean,
+): void {
   const { accepted, duplicates, rejected } = receipt
   const rejectedAt = new Set(rejected.map(({ index }) => index))
   if (accepted + duplicates + rejected.length !== entries.length) {

@@ -67,7 +67,8 @@ const tally: Tally = {
 }
 
 const started = performance.now()
-const say = (text: string) => process.stdout.write(`${((performance.now() - started) / 1_000).toFixed(1).padStart(6)} s  ${text}\n`)
+const say = (text: string) =>
+  process.stdout.write(`${((performance.now() - started) / 1_000).toFixed(1).padStart(6)} s  ${text}\n`)
 
 const given = options()
 const directory = mkdtempSync(join(tmpdir(), 'analytics-faults-'))
@@ -75,7 +76,14 @@ const disks = new Set<Disk>()
 
 // However the suite ends, nothing that it started goes on.
 function endEverything(): void {
-  for (const end of [...[...running].map(({ service }) => () => service.kill()), ...[...disks].map((disk) => disk.unmount)]) {
+  for (const end of [
+    ...[...running].map(
+      ({ service }) =>
+        () =>
+          service.kill(),
+    ),
+    ...[...disks].map((disk) => disk.unmount),
+  ]) {
     try {
       end()
     } catch (error) {
@@ -187,7 +195,17 @@ async function breakSomething(world: World, dice: Dice): Promise<string> {
     else tally.clickhouseKills++
   }
   await sleep(dice.between(200, 2_000))
-  const kind = dice.pick(['clickhouse', 'clickhouse', 'clickhouse', 'service', 'service', 'service', 'both', 'starting', 'paused'] as const)
+  const kind = dice.pick([
+    'clickhouse',
+    'clickhouse',
+    'clickhouse',
+    'service',
+    'service',
+    'service',
+    'both',
+    'starting',
+    'paused',
+  ] as const)
   switch (kind) {
     case 'clickhouse':
     case 'service':

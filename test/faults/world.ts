@@ -66,7 +66,14 @@ export class World {
     const { url } = this.#proxy
     this.#writers = Array.from({ length: WRITERS }, (_, at) => {
       const dice = createDice(this.#seed + 10 + at)
-      return new Writer({ name: `w${at}`, dice, ledger: this.ledger, route: () => url, tokens: this.#tokens, now: () => this.now })
+      return new Writer({
+        name: `w${at}`,
+        dice,
+        ledger: this.ledger,
+        route: () => url,
+        tokens: this.#tokens,
+        now: () => this.now,
+      })
     })
   }
 

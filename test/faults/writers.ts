@@ -167,7 +167,13 @@ export class Writer {
     const { dice } = this.#options
     const stored = this.#storedOf(tenant)
     if (stored.length === 0) return
-    await this.#post(this.#batch(tenant, Array.from({ length: dice.between(1, 50) }, () => dice.pick(stored))), 'again')
+    await this.#post(
+      this.#batch(
+        tenant,
+        Array.from({ length: dice.between(1, 50) }, () => dice.pick(stored)),
+      ),
+      'again',
+    )
   }
 
   /** Another event under the id of a stored one, between good ones: it alone is refused. */

@@ -44,9 +44,7 @@ async function refuse(path: string, query: Params | string, complaints: Record<s
     body.error.details.map(({ parameter, message }: Record<string, string>) => [parameter, message]),
   )
   expect(found).toEqual(
-    Object.fromEntries(
-      Object.entries(complaints).map(([name, message]) => [name, expect.stringMatching(message as RegExp)]),
-    ),
+    Object.fromEntries(Object.entries(complaints).map(([name, message]) => [name, expect.stringMatching(message as RegExp)])),
   )
   expect(body.error.details.length, 'one complaint a parameter').toBe(Object.keys(complaints).length)
 }
@@ -125,12 +123,7 @@ describe.each(PATHS)('%s', (path) => {
     const allow = ['GET', 'HEAD', ...(more ? [more] : [])].join(', ')
     for (const method of ['PUT', 'PATCH', 'DELETE', 'POST'].filter((one) => one !== more)) {
       const { status, headers, body } = await service.request(method, `/analytics/${path}`, {})
-      expect([method, status, headers.get('Allow'), body.error.code]).toEqual([
-        method,
-        405,
-        allow,
-        'method_not_allowed',
-      ])
+      expect([method, status, headers.get('Allow'), body.error.code]).toEqual([method, 405, allow, 'method_not_allowed'])
     }
     const head = await service.request('HEAD', `/analytics/${path}?${queryString(NEEDED[path])}`, {})
     expect([head.status, head.body]).toEqual([200, ''])
@@ -231,9 +224,7 @@ describe('values of one endpoint or two', () => {
     '7\0',
   ]
 
-  test.each([...NOT_WHOLE, '0', '91'])('rolling: window=%j', (window) =>
-    no('rolling', { window }, { window: /1 to 90/ }),
-  )
+  test.each([...NOT_WHOLE, '0', '91'])('rolling: window=%j', (window) => no('rolling', { window }, { window: /1 to 90/ }))
   test('rolling: window twice', () => no('rolling', { window: ['7', '7'] }, { window: /only once/ }))
 
   describe.each(WITH_LIMIT)('%s', (path) => {
@@ -245,11 +236,7 @@ describe('values of one endpoint or two', () => {
   test.each(['', 'incomingmessages', 'IncomingMessages', 'messages', 'toString', 'incomingMessages,tasksCompleted'])(
     'events: eventType=%j',
     (eventType) =>
-      no(
-        'events',
-        { eventType },
-        { eventType: /incomingMessages, outgoingMessages, tasksInitiated or tasksCompleted/ },
-      ),
+      no('events', { eventType }, { eventType: /incomingMessages, outgoingMessages, tasksInitiated or tasksCompleted/ }),
   )
   test('events: eventType twice', () =>
     no('events', { eventType: ['tasksCompleted', 'tasksInitiated'] }, { eventType: /only once/ }))
@@ -273,8 +260,7 @@ describe('values of one endpoint or two', () => {
 test('all that is wrong is told at once', () =>
   refuse(
     'events',
-    'startDate=2026-02-30&endDate=soon&assistant=&user=%00&timezone=Mars&limit=0&skip=-1&eventType=x&cursor=x' +
-      '&foo=1&lmit=2',
+    'startDate=2026-02-30&endDate=soon&assistant=&user=%00&timezone=Mars&limit=0&skip=-1&eventType=x&cursor=x&foo=1&lmit=2',
     {
       startDate: /has day 30/,
       endDate: /must be/,
@@ -309,10 +295,7 @@ test('POST takes no parameters', async () => {
     headers: { 'Content-Type': 'application/json' },
     body: '[]',
   })
-  expect([status, body.error.details]).toEqual([
-    400,
-    [{ parameter: 'org', message: expect.stringContaining('not a parameter') }],
-  ])
+  expect([status, body.error.details]).toEqual([400, [{ parameter: 'org', message: expect.stringContaining('not a parameter') }]])
 })
 
 describe('addresses', () => {

@@ -53,7 +53,8 @@ async function start() {
   return { server, port, ask }
 }
 
-const open = (server: Server) => new Promise<number>((resolve, reject) => server.getConnections((error, n) => (error ? reject(error) : resolve(n))))
+const open = (server: Server) =>
+  new Promise<number>((resolve, reject) => server.getConnections((error, n) => (error ? reject(error) : resolve(n))))
 
 test('requests under way are answered, say that their connection ends, and no new one gets in', async () => {
   const { server, port, ask } = await start()

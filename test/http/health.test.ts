@@ -23,7 +23,17 @@ const ready = async (service: TestService) => {
   return { status: response.status, body: (await response.json()) as Record<string, unknown> }
 }
 
-const FINE = { status: 'ok', clickhouse: 'ok', schema: 'ok', ingestion: 'ok', keys: 'ok', idFilter: 'ok', queuedEvents: 0, rebuilding: [], drift: null }
+const FINE = {
+  status: 'ok',
+  clickhouse: 'ok',
+  schema: 'ok',
+  ingestion: 'ok',
+  keys: 'ok',
+  idFilter: 'ok',
+  queuedEvents: 0,
+  rebuilding: [],
+  drift: null,
+}
 
 /** The address of a key set; null is one that cannot be had. */
 async function issuer(answer: string | null): Promise<string> {
@@ -48,7 +58,10 @@ test('the disk is full: events cannot be stored', async () => {
   vi.spyOn(Store.prototype, 'assertWritten').mockImplementation(() => {
     throw new Error('as on a full disk')
   })
-  expect(await ready(service)).toMatchObject({ status: 503, body: { status: 'unavailable', ingestion: 'events cannot be stored' } })
+  expect(await ready(service)).toMatchObject({
+    status: 503,
+    body: { status: 'unavailable', ingestion: 'events cannot be stored' },
+  })
 })
 
 test('ClickHouse hangs: said within the patience of whoever probes', async () => {

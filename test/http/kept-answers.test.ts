@@ -123,9 +123,7 @@ describe('exports', () => {
     for (let n = 0; n < 3; n++) {
       const head = await openExport('HEAD')
       expect(head.status).toBe(200)
-      expect(head.headers.get('Content-Disposition')).toBe(
-        'attachment; filename="snapshots-day-2020-01-01-2026-01-01.csv"',
-      )
+      expect(head.headers.get('Content-Disposition')).toBe('attachment; filename="snapshots-day-2020-01-01-2026-01-01.csv"')
       expect(await head.text()).toBe('')
     }
     const last = await openExport()
@@ -145,10 +143,7 @@ describe('exports', () => {
       })
       const address = '/analytics/snapshots?startDate=2020-01-01&endDate=2026-01-01&format=csv'
       const token = await authorization(service, { org: 'exporter' })
-      const { answers, rest } = await talk(
-        server,
-        `GET ${address} HTTP/1.1\r\nHost: x\r\nAuthorization: ${token}\r\n\r\n`,
-      )
+      const { answers, rest } = await talk(server, `GET ${address} HTTP/1.1\r\nHost: x\r\nAuthorization: ${token}\r\n\r\n`)
       expect(answers, 'no answer that looks complete').toEqual([])
       expect(rest).toContain('day,2020-01-01,')
       expect(rest).not.toContain('away')

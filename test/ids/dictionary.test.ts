@@ -14,7 +14,10 @@ afterAll(() => service.close())
 
 test('users are counted in the background, each tenant by itself', async () => {
   const event = { eventType: 'incomingMessages', timestamp: '2026-01-01T00:00:00.000Z', assistant: 'assistant' }
-  await service.store(['a', 'b', 'a', 'c'].map((user, at) => ({ ...event, id: `${at}`, user })), { org: 'one' })
+  await service.store(
+    ['a', 'b', 'a', 'c'].map((user, at) => ({ ...event, id: `${at}`, user })),
+    { org: 'one' },
+  )
   await service.store([{ ...event, id: '0', user: 'somebody' }], { org: 'two' })
 
   const names = new Names(store)
@@ -32,7 +35,9 @@ test('a name is read again once everything was forgotten', async () => {
   const names = new Names(store)
   const tenant = tenantKey('three')
   expect(await names.numbers(tenant, 'user', ['lost'])).toEqual([1])
-  await service.admin.command({ query: `ALTER TABLE ${service.database}.names DELETE WHERE name = 'lost' SETTINGS mutations_sync = 1` })
+  await service.admin.command({
+    query: `ALTER TABLE ${service.database}.names DELETE WHERE name = 'lost' SETTINGS mutations_sync = 1`,
+  })
   expect(await names.numbers(tenant, 'user', ['lost'])).toEqual([1])
   names.forgetAll()
   expect(await names.numbers(tenant, 'user', ['lost'])).toEqual([0])

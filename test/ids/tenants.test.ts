@@ -13,7 +13,9 @@ beforeAll(async () => {
 afterAll(() => service.close())
 
 const rowsOf = (name: string) =>
-  service.rows<{ name: string; first: string }>(`SELECT name, toString(first_seen) AS first FROM tenants WHERE tenant = '${tenantKey(name)}'`)
+  service.rows<{ name: string; first: string }>(
+    `SELECT name, toString(first_seen) AS first FROM tenants WHERE tenant = '${tenantKey(name)}'`,
+  )
 
 test('a process writes a name once, each process writes its own, and merged they are one row of the first moment', async () => {
   const [one, two] = [new Tenants(store), new Tenants(store)]
@@ -27,7 +29,12 @@ test('a process writes a name once, each process writes its own, and merged they
   await service.admin.command({ query: `OPTIMIZE TABLE ${service.database}.tenants FINAL` })
   expect(await rowsOf(name)).toEqual([{ name, first: first?.first }])
   const keys = ['another', name, 'a company that never wrote'].map(tenantKey)
-  expect(await one.names(keys)).toEqual(new Map([[keys[0], 'another'], [keys[1], name]]))
+  expect(await one.names(keys)).toEqual(
+    new Map([
+      [keys[0], 'another'],
+      [keys[1], name],
+    ]),
+  )
 })
 
 test('what ClickHouse did not take is written with the next events', async () => {
@@ -50,5 +57,7 @@ test('no answer to a company reads the table', async () => {
   await service.admin.command({ query: `TRUNCATE TABLE ${service.database}.tenants` })
   const { data } = await service.whole('events', { startDate: '2026-01-01', endDate: '2026-01-02' }, { org: 'a new company' })
   expect(data).toHaveLength(1)
-  expect(await service.data('assistants', { startDate: '2026-01-01', endDate: '2026-01-02' }, { org: 'a new company' })).toHaveLength(1)
+  expect(
+    await service.data('assistants', { startDate: '2026-01-01', endDate: '2026-01-02' }, { org: 'a new company' }),
+  ).toHaveLength(1)
 })

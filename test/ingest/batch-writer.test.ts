@@ -124,9 +124,7 @@ describe('ids', () => {
   test('of different content at once: one is kept, the others are refused', async () => {
     service = await startService({ now: NOW })
     const [event] = someEvents({ count: 1, ...RANGE, seed: 6 })
-    const replies = await Promise.all(
-      Array.from({ length: 8 }, (_, n) => service.post([{ ...event, user: `user ${n}` }])),
-    )
+    const replies = await Promise.all(Array.from({ length: 8 }, (_, n) => service.post([{ ...event, user: `user ${n}` }])))
     const receipts = replies.map(({ body }) => body.data)
     expect(receipts.filter(({ accepted }) => accepted === 1)).toHaveLength(1)
     expect(receipts.filter(({ rejected }) => rejected.length === 1)).toHaveLength(7)

@@ -44,9 +44,7 @@ describe.each([1, 3, 32])('of %i MiB', (megabytes) => {
       (held) => !held,
     )
     expect(missed.length).toBe(0)
-    const doubtful = Array.from({ length: count }, (_, index) => filter.mayHold(idHash(ACME, `other ${index}`))).filter(
-      Boolean,
-    )
+    const doubtful = Array.from({ length: count }, (_, index) => filter.mayHold(idHash(ACME, `other ${index}`))).filter(Boolean)
     expect(doubtful.length / count).toBeLessThan(0.01)
   })
 

@@ -40,7 +40,10 @@ test('entries are read back in the order they were written', async () => {
   const { journal, name } = await written()
   await new Promise((done) => setTimeout(done, 2))
   const whole = await journal.write(WHOLE)
-  expect(await journal.pending()).toEqual([{ name, inserts: INSERTS }, { name: whole.name, inserts: WHOLE }])
+  expect(await journal.pending()).toEqual([
+    { name, inserts: INSERTS },
+    { name: whole.name, inserts: WHOLE },
+  ])
   await journal.remove(name)
   expect(await journal.pending()).toEqual([{ name: whole.name, inserts: WHOLE }])
   expect(messages).toEqual([])
@@ -75,9 +78,15 @@ describe('an entry', () => {
 
   test.each<[what: string, damaged: (bytes: Buffer) => Buffer]>([
     ['of zeros', (bytes) => Buffer.alloc(bytes.length)],
-    ['with zeros at its end, as pages that were never written', (bytes) => Buffer.concat([bytes.subarray(0, 40), Buffer.alloc(bytes.length - 40)])],
+    [
+      'with zeros at its end, as pages that were never written',
+      (bytes) => Buffer.concat([bytes.subarray(0, 40), Buffer.alloc(bytes.length - 40)]),
+    ],
     ['of something else', () => Buffer.from('%PDF-1.7 and so on')],
-    ['of an older build, without a checksum', () => Buffer.from('{"inserts":[{"token":"t","table":"events","lines":1}]}\n["row"]')],
+    [
+      'of an older build, without a checksum',
+      () => Buffer.from('{"inserts":[{"token":"t","table":"events","lines":1}]}\n["row"]'),
+    ],
     ['with more at its end', (bytes) => Buffer.concat([bytes, Buffer.from('x')])],
     ['twice in one file', (bytes) => Buffer.concat([bytes, bytes])],
   ])('%s is set aside with a message that names it', async (_, damaged) => {
@@ -120,7 +129,13 @@ describe('a service', () => {
       // Whole, and yet nothing that can be stored: rows that are no JSON, and rows that ClickHouse does not take.
       await journal.write([{ token: 'no-json', table: 'events', rows: '["cut' }])
       await journal.write([{ token: 'no-event', table: 'events', rows: '["acme"]' }])
-      await journal.write([{ token: 'no-row', table: 'events', rows: '["00000000-0000-0000-0000-000000000001","2026-02-01 00:00:00.000","an id","no type"]' }])
+      await journal.write([
+        {
+          token: 'no-row',
+          table: 'events',
+          rows: '["00000000-0000-0000-0000-000000000001","2026-02-01 00:00:00.000","an id","no type"]',
+        },
+      ])
       await journal.write([{ token: 'no-answer', table: 'answers', rows: '["acme"]' }])
       await journal.write([{ token: 'no-table', table: 'nothing' as 'events', rows: '["acme"]' }])
       service = await startService({ now: NOW, from: { database, dataDir: ofService } })

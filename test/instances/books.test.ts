@@ -45,7 +45,15 @@ function found(rows: StoredRow[], { states = ['stored', 'stored'], removed = [],
   for (const [at, { tenant, mark, user }] of MADE.entries()) {
     ledger.open(tenant)
     const timestamp = new Date(0).toISOString()
-    const event = { id: `id ${mark}`, eventType: 'tasksInitiated', timestamp, assistant: 'bot', user, traceId: mark, cost: 5e-9 } as const
+    const event = {
+      id: `id ${mark}`,
+      eventType: 'tasksInitiated',
+      timestamp,
+      assistant: 'bot',
+      user,
+      traceId: mark,
+      cost: 5e-9,
+    } as const
     ledger.add({ tenant, event, state: states[at] as State })
   }
   ledger.counts.accepted = 2

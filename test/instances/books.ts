@@ -154,7 +154,19 @@ function note(map: Map<string, Set<string>>, key: string, value: string): void {
   else map.set(key, new Set([value]))
 }
 
-function listed({ id, eventType, at, assistant, user, nanos, inputTokens, outputTokens, model, traceId, metadata }: StoredRow): Listed {
+function listed({
+  id,
+  eventType,
+  at,
+  assistant,
+  user,
+  nanos,
+  inputTokens,
+  outputTokens,
+  model,
+  traceId,
+  metadata,
+}: StoredRow): Listed {
   return {
     id,
     eventType,
@@ -189,6 +201,7 @@ export function checkNames({ found, report }: Books, rows: readonly StoredRow[],
   ]
   found.sharedNumbers += shared.length
   found.doubleNames += double.length
-  for (const [key, set] of shared.slice(0, 3)) report(`one number of ${set.size} names: ${key} of ${[...set].slice(0, 4).join(', ')}`)
+  for (const [key, set] of shared.slice(0, 3))
+    report(`one number of ${set.size} names: ${key} of ${[...set].slice(0, 4).join(', ')}`)
   for (const [key, set] of double.slice(0, 3)) report(`one name with ${set.size} numbers: ${key} has ${[...set].join(', ')}`)
 }

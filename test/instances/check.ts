@@ -52,7 +52,13 @@ export async function check(options: CheckOptions): Promise<string> {
   found.readOthers += strangers.size
   const [first] = site.instances
   if (first) {
-    found.drift += await countDrift({ service: first.service, tokens: site.tokens, operator: site.operator, now: Date.now(), report })
+    found.drift += await countDrift({
+      service: first.service,
+      tokens: site.tokens,
+      operator: site.operator,
+      now: Date.now(),
+      report,
+    })
   }
   lap('reconcile')
   return [...laps].map(([what, ms]) => `${what} ${(ms / 1_000).toFixed(1)} s`).join(', ')
@@ -75,11 +81,14 @@ async function readersOfOthers({ site, readers }: CheckOptions, asking: Asking):
       const { data } = await get<Page>(asking, tenant, 'events', range)
       const others = data.filter((event) => !own.has(markOf(event)))
       // A ranking costs more, and holds the same names.
-      const top = queue.length % RANKED_EVERY === 0 ? (await get<{ data: Listed[] }>(asking, tenant, 'users/top', range)).data : []
+      const top =
+        queue.length % RANKED_EVERY === 0 ? (await get<{ data: Listed[] }>(asking, tenant, 'users/top', range)).data : []
       const strangers = top.filter(({ user }) => !users.has(user))
       if (others.length + strangers.length === 0) continue
       found.add(tenant)
-      asking.report(`${tenant} reads ${others.length} events of others, ${strangers.length} users: ${JSON.stringify(others[0] ?? strangers[0])}`)
+      asking.report(
+        `${tenant} reads ${others.length} events of others, ${strangers.length} users: ${JSON.stringify(others[0] ?? strangers[0])}`,
+      )
     }
   }
   await Promise.all(Array.from({ length: AT_ONCE }, work))

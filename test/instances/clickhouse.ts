@@ -37,10 +37,15 @@ export async function startClickHouse(dataDir: string, log: (text: string) => vo
       CLICKHOUSE_WRITER_USER: server.writer.username,
       CLICKHOUSE_WRITER_PASSWORD: server.writer.password,
     }),
-    sql: (database) => async <T>(query: string) => {
-      const text = await ask(`${query} FORMAT JSONEachRow`, database)
-      return text.split('\n').filter(Boolean).map((line) => JSON.parse(line) as T)
-    },
+    sql:
+      (database) =>
+      async <T>(query: string) => {
+        const text = await ask(`${query} FORMAT JSONEachRow`, database)
+        return text
+          .split('\n')
+          .filter(Boolean)
+          .map((line) => JSON.parse(line) as T)
+      },
     drop: async (database) => void (await ask(`DROP DATABASE IF EXISTS ${database} SYNC`)),
     kill: () => process.kill(server.pid, 'SIGKILL'),
     async ready() {

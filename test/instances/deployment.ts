@@ -150,7 +150,9 @@ export class Deployment {
       }
       const { ledger, tokens } = this
       const newcomers = { tenants: 0.1, users: 0.3 }
-      this.#writers.push(new Writer({ name: `${name}w${writer}`, dice, ledger, route, tokens, now: Date.now, newcomers, ownOnly }))
+      this.#writers.push(
+        new Writer({ name: `${name}w${writer}`, dice, ledger, route, tokens, now: Date.now, newcomers, ownOnly }),
+      )
     }
   }
 

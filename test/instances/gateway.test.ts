@@ -16,7 +16,10 @@ let bodies: string[]
 beforeAll(async () => {
   server = createServer((incoming, response) => {
     let body = ''
-    incoming.setEncoding('utf8').on('data', (text: string) => (body += text)).on('error', () => {})
+    incoming
+      .setEncoding('utf8')
+      .on('data', (text: string) => (body += text))
+      .on('error', () => {})
     incoming.on('end', () => {
       bodies.push(body)
       response.end('done')
@@ -39,7 +42,10 @@ async function sent(fault?: Fault, timeoutMs = 5_000): Promise<string | undefine
   gateway.fault = (statement) => (statement === STATEMENT ? fault : undefined)
   const address = `${gateway.url}/?${new URLSearchParams({ query: STATEMENT })}`
   const signal = AbortSignal.timeout(timeoutMs)
-  return fetch(address, { method: 'POST', body: BODY, signal }).then((response) => response.text(), () => undefined)
+  return fetch(address, { method: 'POST', body: BODY, signal }).then(
+    (response) => response.text(),
+    () => undefined,
+  )
 }
 
 test('without a fault a request and its answer pass', async () => {

@@ -84,7 +84,7 @@ export async function startGateway(target: string): Promise<Gateway> {
   async function drip(outgoing: ReturnType<typeof request>, body: Buffer, ms: number): Promise<void> {
     let at = Math.max(0, body.length - 50)
     outgoing.write(body.subarray(0, at))
-    for (const until = performance.now() + ms; performance.now() < until && at < body.length - 1 && !outgoing.destroyed; ) {
+    for (const until = performance.now() + ms; performance.now() < until && at < body.length - 1 && !outgoing.destroyed;) {
       outgoing.write(body.subarray(at, ++at))
       await sleep(Math.min(DRIP_MS, Math.max(0, until - performance.now())), undefined, { signal: closing.signal })
     }

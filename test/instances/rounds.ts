@@ -78,7 +78,8 @@ const newCompanies: Kind = {
     readers.push(...companies)
     // The first events of each go to one instance, those that follow to another.
     const work = companies.map((company, at) => {
-      const make = () => site.make(dice, 'company', company, `user ${company} ${dice.between(1, 3)}`, { metadata: { of: company } })
+      const make = () =>
+        site.make(dice, 'company', company, `user ${company} ${dice.between(1, 3)}`, { metadata: { of: company } })
       return { company, at, first: [make(), make()], more: [make()] }
     })
     await Promise.all(
@@ -139,7 +140,9 @@ async function takeOver(scene: Scene, others: readonly Instance[]): Promise<stri
       if (ms > STORES_WITHIN_MS) found.slow++
       if (saidReadyMs > 0) {
         found.saidReady++
-        report(`${instance.name} could not store for ${(ms / 1_000).toFixed(1)} s, and said for ${saidReadyMs / 1_000} s of them that it was ready`)
+        report(
+          `${instance.name} could not store for ${(ms / 1_000).toFixed(1)} s, and said for ${saidReadyMs / 1_000} s of them that it was ready`,
+        )
       }
       return `${instance.name} stores after ${(ms / 1_000).toFixed(1)} s`
     }),
@@ -178,7 +181,10 @@ const stopped: Kind = {
     const ms = short ? 12_000 : dice.pick([12_000, 16_000, 20_000, 36_000])
     const resumed = sleep(ms).then(() => victim.service.resume(pid))
     try {
-      const what = await takeOver(scene, site.instances.filter((instance) => instance !== victim))
+      const what = await takeOver(
+        scene,
+        site.instances.filter((instance) => instance !== victim),
+      )
       await resumed
       await sleep(2_000)
       return `${victim.name} stopped for ${ms / 1_000} s, ${what}`
@@ -253,9 +259,18 @@ const failing: Kind = {
       const restored = sleep(FAILS_MS).then(() => (gateway.fault = () => undefined))
       const one = (sender: string) => [site.make(dice, sender, `tenant ${name}`, `user ${name}-${dice.between(1, 50)}`)]
       // All in one group of the instance whose inserts fail: of half of them the callers retry elsewhere at once.
-      const [impatient, patient] = ['impatient', 'patient'].map((sender) => Array.from({ length: 5 }, () => one(sender))) as [Entry[][], Entry[][]]
+      const [impatient, patient] = ['impatient', 'patient'].map((sender) => Array.from({ length: 5 }, () => one(sender))) as [
+        Entry[][],
+        Entry[][],
+      ]
       const waiting = [...impatient, ...patient].map((entries, index) =>
-        stream({ site, dice, entries, timeoutMs: index < 5 ? 400 : 12_000, url: (tries) => (tries === 0 || index >= 5 ? url : elsewhere) }),
+        stream({
+          site,
+          dice,
+          entries,
+          timeoutMs: index < 5 ? 400 : 12_000,
+          url: (tries) => (tries === 0 || index >= 5 ? url : elsewhere),
+        }),
       )
       // Stored by another one meanwhile, and then sent here too.
       const later = Array.from({ length: 5 }, () => one('twice'))

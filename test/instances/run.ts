@@ -46,7 +46,8 @@ interface Row {
 }
 
 const started = performance.now()
-const say = (text: string) => process.stdout.write(`${((performance.now() - started) / 1_000).toFixed(1).padStart(6)} s  ${text}\n`)
+const say = (text: string) =>
+  process.stdout.write(`${((performance.now() - started) / 1_000).toFixed(1).padStart(6)} s  ${text}\n`)
 
 const given = options()
 const directory = mkdtempSync(join(tmpdir(), 'analytics-instances-'))
@@ -151,7 +152,17 @@ async function oneRound(server: ClickHouse, site: Deployment, dice: Dice, round:
     if (left-- > 0) say(`    ${text.slice(0, 200)}`)
   }
   const found: Findings = { ...NOTHING }
-  const scene: Scene = { site, clickhouse: server, dice, name: `r${round}`, short: given.short, readers: [], afterwards: [], found, report }
+  const scene: Scene = {
+    site,
+    clickhouse: server,
+    dice,
+    name: `r${round}`,
+    short: given.short,
+    readers: [],
+    afterwards: [],
+    found,
+    report,
+  }
   const counted = { ...site.ledger.counts }
   const fails = (error: unknown) => {
     found.failed++
@@ -191,7 +202,9 @@ async function oneRound(server: ClickHouse, site: Deployment, dice: Dice, round:
   for (const [name, count] of Object.entries(found)) row.found[name as keyof Findings] += count
   rows.set(kind, row)
   const { counts } = site.ledger
-  const verdict = isGood ? 'all right' : JSON.stringify(Object.fromEntries(Object.entries(found).filter(([, count]) => count > 0)))
+  const verdict = isGood
+    ? 'all right'
+    : JSON.stringify(Object.fromEntries(Object.entries(found).filter(([, count]) => count > 0)))
   say(
     `round ${round}, ${title} (${kind}): ${did ? `${did}, ` : ''}${site.instances.length} instances, ` +
       `${counts.stored - counted.stored} acknowledged: ${verdict} (${times})`,
@@ -227,11 +240,15 @@ function printTable(): void {
   const names = Object.keys(NOTHING) as Array<keyof Findings>
   const lines = [
     ['kind', 'rounds', 'bad', ...names],
-    ...[...rows.values()].map(({ kind, rounds, bad: wrong, found }) => [kind, rounds, wrong, ...names.map((name) => found[name])].map(String)),
+    ...[...rows.values()].map(({ kind, rounds, bad: wrong, found }) =>
+      [kind, rounds, wrong, ...names.map((name) => found[name])].map(String),
+    ),
   ]
   const widths = (lines[0] as string[]).map((_, at) => Math.max(...lines.map((line) => (line[at] as string).length)))
   for (const line of lines) {
-    process.stdout.write(`${line.map((cell, at) => (at === 0 ? cell.padEnd(widths[at] as number) : cell.padStart(widths[at] as number))).join('  ')}\n`)
+    process.stdout.write(
+      `${line.map((cell, at) => (at === 0 ? cell.padEnd(widths[at] as number) : cell.padStart(widths[at] as number))).join('  ')}\n`,
+    )
   }
 }
 

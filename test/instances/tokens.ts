@@ -19,7 +19,9 @@ export class SharedTokens implements Tokens {
     // Clocks may be minutes apart.
     const now = Math.floor(Date.now() / 1_000)
     const claims = { org, scope, iss: 'instances', aud: 'agnt-analytics', iat: now - DAY_SECONDS, exp: now + DAY_SECONDS }
-    const signed = [{ alg: 'HS256', typ: 'JWT' }, claims].map((part) => Buffer.from(JSON.stringify(part)).toString('base64url')).join('.')
+    const signed = [{ alg: 'HS256', typ: 'JWT' }, claims]
+      .map((part) => Buffer.from(JSON.stringify(part)).toString('base64url'))
+      .join('.')
     return `${signed}.${createHmac('sha256', Buffer.from(this.secret)).update(signed).digest('base64url')}`
   }
 }

@@ -55,7 +55,7 @@ function batches(dice: Dice, entries: readonly Entry[], most: number): Array<{ t
   }
   const cut: Array<{ tenant: string; batch: Entry[] }> = []
   for (const [tenant, list] of byTenant) {
-    for (let at = 0; at < list.length; ) {
+    for (let at = 0; at < list.length;) {
       const size = dice.between(1, most)
       cut.push({ tenant, batch: list.slice(at, at + size) })
       at += size
@@ -80,9 +80,7 @@ export async function rivals(
   entries: readonly Entry[],
   options: { most?: number; timeoutMs?: number } = {},
 ): Promise<void> {
-  const streams = site.instances.map((_, at) =>
-    stream({ site, dice, entries, url: (tries) => site.url(at + tries), ...options }),
-  )
+  const streams = site.instances.map((_, at) => stream({ site, dice, entries, url: (tries) => site.url(at + tries), ...options }))
   await Promise.all(streams)
 }
 

@@ -137,8 +137,7 @@ describe('questions at a time', () => {
   test('all tenants together stay within what ClickHouse is asked at a time', () => {
     const slots = new QuerySlots(4, 10)
     const { ask, started } = questions(slots)
-    for (let tenant = 0; tenant < 5; tenant++)
-      for (let n = 0; n < 4; n++) void ask(`tenant ${tenant}`, `${tenant}/${n}`)
+    for (let tenant = 0; tenant < 5; tenant++) for (let n = 0; n < 4; n++) void ask(`tenant ${tenant}`, `${tenant}/${n}`)
     expect(started).toHaveLength(10)
     expect(slots.load).toEqual({ running: 10, waiting: 10 })
   })
@@ -207,9 +206,7 @@ describe('questions at a time', () => {
         await new Promise((resolve) => void setTimeout(resolve, random(1_500)))
         running--
       }
-      asked.push(
-        slots.run(tenant, work, caller.signal).catch((error: unknown) => expect(error).toBeInstanceOf(ApiError)),
-      )
+      asked.push(slots.run(tenant, work, caller.signal).catch((error: unknown) => expect(error).toBeInstanceOf(ApiError)))
       if (random(5) === 0) setTimeout(() => caller.abort(), random(3_000))
       await vi.advanceTimersByTimeAsync(random(60))
     }

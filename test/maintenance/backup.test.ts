@@ -49,7 +49,8 @@ const refused = () => Object.assign(new Error('connect ECONNREFUSED 127.0.0.1:1'
 
 const backup = async (name: string) => service.request('POST', `/operations/backup?name=${name}`, OPERATOR)
 
-const connect = (to: string) => new Store({ ...inject('clickhouse'), database: to, queryTimeoutSeconds: 60, queryMemoryMb: 1_000 })
+const connect = (to: string) =>
+  new Store({ ...inject('clickhouse'), database: to, queryTimeoutSeconds: 60, queryMemoryMb: 1_000 })
 
 async function restored(name: string) {
   const { database, dataDir } = service
@@ -80,9 +81,14 @@ describe('a backup', () => {
     const { sealedUntil } = service.seals
 
     const { status, body } = await backup(names)
-    expect([status, body.data]).toEqual([200, { name: names, status: 'complete', bytes: expect.any(Number), files: expect.any(Number) }])
+    expect([status, body.data]).toEqual([
+      200,
+      { name: names, status: 'complete', bytes: expect.any(Number), files: expect.any(Number) },
+    ])
     expect((await backup(names)).status).toBe(409)
-    expect(await service.rows(`SELECT name FROM system.tables WHERE database = currentDatabase() AND name LIKE 'backup%'`)).toEqual([])
+    expect(
+      await service.rows(`SELECT name FROM system.tables WHERE database = currentDatabase() AND name LIKE 'backup%'`),
+    ).toEqual([])
 
     await service.store(later.slice(10))
     await restored(names)
@@ -144,7 +150,9 @@ describe('a backup', () => {
     })
     await service.store(events)
     expect(await backup(names)).toMatchObject({ status: 503, body: { error: { code: 'unavailable' } } })
-    expect(await service.rows(`SELECT name FROM system.tables WHERE database = currentDatabase() AND name LIKE 'backup%'`)).toEqual([])
+    expect(
+      await service.rows(`SELECT name FROM system.tables WHERE database = currentDatabase() AND name LIKE 'backup%'`),
+    ).toEqual([])
   })
 
   test.each([
@@ -160,7 +168,9 @@ describe('a backup', () => {
         const { adminRows } = store
         const command = store.admin.command.bind(store.admin)
         store.adminRows = (<Row>(...asked: Parameters<typeof adminRows>) =>
-          away && step === 'adminRows' ? Promise.reject(refused()) : adminRows.apply(store, asked) as Promise<Row[]>) as typeof adminRows
+          away && step === 'adminRows'
+            ? Promise.reject(refused())
+            : (adminRows.apply(store, asked) as Promise<Row[]>)) as typeof adminRows
         store.admin.command = (params) => (away && step === 'command' ? Promise.reject(refused()) : command(params))
         return store
       },
@@ -185,11 +195,14 @@ describe('a backup', () => {
 })
 
 const clones = () =>
-  service.rows<{ name: string }>(`SELECT name FROM system.tables WHERE database = currentDatabase() AND name LIKE 'backup%' ORDER BY name`)
+  service.rows<{ name: string }>(
+    `SELECT name FROM system.tables WHERE database = currentDatabase() AND name LIKE 'backup%' ORDER BY name`,
+  )
 
 /** As a backup leaves them whose process is killed. */
 async function leaveClones() {
-  for (const table of ['names', 'events']) await service.admin.command({ query: `CREATE TABLE backup_0123abcd_${table} CLONE AS ${table}` })
+  for (const table of ['names', 'events'])
+    await service.admin.command({ query: `CREATE TABLE backup_0123abcd_${table} CLONE AS ${table}` })
   expect(await clones()).toHaveLength(2)
 }
 
@@ -249,7 +262,11 @@ test('a backup that was cut off can be made again under its name, and ClickHouse
       const store = new Store(options)
       const { adminRows } = store
       store.adminRows = async <Row>(sql: string, params?: Record<string, unknown>) => {
-        const rows = await adminRows.call(store, slow ? sql.replace(/ ASYNC$/, ', max_backup_bandwidth = 100000 ASYNC') : sql, params)
+        const rows = await adminRows.call(
+          store,
+          slow ? sql.replace(/ ASYNC$/, ', max_backup_bandwidth = 100000 ASYNC') : sql,
+          params,
+        )
         if (slow && sql.startsWith('BACKUP')) {
           while (!existsSync(join(dataDir, 'backups/again/data'))) await sleep(10)
           server.restart()
@@ -291,7 +308,11 @@ test('the commands, with real processes: of a running service, of one that is st
     })
   let child: ChildProcess | undefined
   async function running(dataDir: string) {
-    child = spawn(process.execPath, ['--import', 'tsx', 'src/main.ts'], { cwd: root, env: env(dataDir), stdio: ['ignore', 'pipe', 'inherit'] })
+    child = spawn(process.execPath, ['--import', 'tsx', 'src/main.ts'], {
+      cwd: root,
+      env: env(dataDir),
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
     let out = ''
     child.stdout?.on('data', (chunk: Buffer) => (out += chunk.toString()))
     await vi.waitFor(() => expect(out).toMatch(/#token=/), { timeout: 60_000 })
@@ -305,7 +326,9 @@ test('the commands, with real processes: of a running service, of one that is st
   }
   const url = `http://127.0.0.1:${port}/analytics`
   const answer = async (token: string) => {
-    const response = await fetch(`${url}/metrics?period=month&startDate=2025-12-01&endDate=2026-03-02`, { headers: { Authorization: `Bearer ${token}` } })
+    const response = await fetch(`${url}/metrics?period=month&startDate=2025-12-01&endDate=2026-03-02`, {
+      headers: { Authorization: `Bearer ${token}` },
+    })
     return response.json()
   }
   try {
@@ -317,7 +340,10 @@ test('the commands, with real processes: of a running service, of one that is st
     })
     expect(await stored.json()).toMatchObject({ data: { accepted: events.length } })
     const before = await answer(token)
-    expect(await run('backup', from, 'live')).toEqual({ code: 0, out: expect.stringMatching(/^backup live: \d+ files, [\d.]+ MB\n$/) })
+    expect(await run('backup', from, 'live')).toEqual({
+      code: 0,
+      out: expect.stringMatching(/^backup live: \d+ files, [\d.]+ MB\n$/),
+    })
     await stop()
     expect(await run('backup', from, 'still')).toMatchObject({ code: 0 })
     expect(await run('backup', from, 'still')).toEqual({ code: 1, out: expect.stringMatching(/already exists/) })

@@ -36,7 +36,10 @@ const QUESTIONS: Array<[Path, Asked]> = [
   ['snapshots', { startDate: '2005-05-17', endDate: '2005-12-05', period: 'month' }],
   ['snapshots', { startDate: '2005-10-17', endDate: '2005-12-05', period: 'day', timezone: 'Asia/Kathmandu' }],
   // Clocks change within.
-  ['metrics', { period: 'day', startDate: '2005-09-20T10:20:30.456', endDate: '2005-12-05T23:59:59', timezone: 'America/New_York' }],
+  [
+    'metrics',
+    { period: 'day', startDate: '2005-09-20T10:20:30.456', endDate: '2005-12-05T23:59:59', timezone: 'America/New_York' },
+  ],
 ]
 
 async function ask(service: TestService, reference: Reference, hint: string) {
@@ -68,10 +71,7 @@ async function coarseLevels(service: TestService) {
       FROM events WHERE timestamp < toDateTime64(${service.seals.sealedUntil[0]}, 3, 'UTC')
       GROUP BY quarters, piece ORDER BY quarters, piece`)
   const counted = COARSE.map(
-    (
-      { id },
-      at,
-    ) => `SELECT toUInt8(${id}) AS level, count() AS events, sum(cost_nanos) AS cost, sum(input_tokens) AS input,
+    ({ id }, at) => `SELECT toUInt8(${id}) AS level, count() AS events, sum(cost_nanos) AS cost, sum(input_tokens) AS input,
       sum(output_tokens) AS output, toString(max(timestamp)) AS last, ${distinct}
       FROM events WHERE timestamp < toDateTime64(${service.seals.sealedUntil[at + 1]}, 3, 'UTC') HAVING events > 0`,
   )
@@ -119,9 +119,7 @@ describe('sealing step by step', () => {
       if (turn % 9 === 0 || now.length > 0) await ask(service, reference, `after sealing, turn ${turn}`)
     }
     expect(steps).toBeGreaterThan(500)
-    service.seals.sealedUntil.forEach((until, at) =>
-      expect(until).toBeGreaterThan((sealedAtFirst[at] ?? 0) + 300 * 86_400),
-    )
+    service.seals.sealedUntil.forEach((until, at) => expect(until).toBeGreaterThan((sealedAtFirst[at] ?? 0) + 300 * 86_400))
 
     await service.store(stragglers)
     reference.add(stragglers)
@@ -137,9 +135,7 @@ describe('sealing step by step', () => {
     expect(service.seals.sealedUntil).toEqual(sealedUntil)
     await ask(service, reference, 'after the restart')
 
-    const late = events
-      .slice(0, 40)
-      .map((event, index) => ({ ...event, id: `late ${index}`, user: `late user ${index % 7}` }))
+    const late = events.slice(0, 40).map((event, index) => ({ ...event, id: `late ${index}`, user: `late user ${index % 7}` }))
     await service.store(late)
     reference.add(late)
     const [again] = await service.submit(late)
@@ -160,9 +156,7 @@ test('sealing by the service itself, while late events pour in from many callers
     const first = service.seals.sealedUntil
     await vi.waitFor(() => expect(service.seals.sealedUntil).not.toEqual(first), { timeout: 60_000 })
     // Small batches in no order, a few at a time, so that spans are sealed between them.
-    const waiting = Array.from({ length: 160 }, (_, batch) =>
-      events.filter((_event, index) => (index * 7) % 160 === batch),
-    )
+    const waiting = Array.from({ length: 160 }, (_, batch) => events.filter((_event, index) => (index * 7) % 160 === batch))
     const callers = Array.from({ length: 4 }, async () => {
       for (let batch = waiting.pop(); batch; batch = waiting.pop()) await service.store(batch)
     })
@@ -189,7 +183,10 @@ test('what is over is sealed once a day, and every table that questions read is 
     await vi.waitFor(() => expect(merged).toHaveBeenCalledTimes(3), { timeout: 30_000 })
     await Promise.all(merged.mock.results.map(({ value }) => value as Promise<void>))
     expect(service.seals.due).toBe(false)
-    const tables = await service.rows<{ table: string; parts: string }>(`SELECT table, toString(count()) AS parts FROM system.parts
+    const tables = await service.rows<{
+      table: string
+      parts: string
+    }>(`SELECT table, toString(count()) AS parts FROM system.parts
       WHERE active AND database = currentDatabase() AND table IN ('activity', 'events', 'user_activity') GROUP BY table ORDER BY table`)
     expect(tables).toEqual(['activity', 'events', 'user_activity'].map((table) => ({ table, parts: '1' })))
     // Nothing is over before another day is.

@@ -22,11 +22,17 @@ const ANN = 'ann/ä person'
 const RANGE = { startDate: '2025-12-07T03:07:41.123Z', endDate: '2026-03-01T11:59:59.999Z' }
 const QUESTIONS: Record<(typeof PATHS)[number], Asked[]> = {
   overview: [{ period: 'month' }],
-  metrics: [{ period: 'week', ...RANGE, timezone: 'Asia/Kathmandu' }, { period: 'day', ...RANGE, assistant: ['assistant 1'] }],
+  metrics: [
+    { period: 'week', ...RANGE, timezone: 'Asia/Kathmandu' },
+    { period: 'day', ...RANGE, assistant: ['assistant 1'] },
+  ],
   rolling: [{ window: 90 }],
   events: [],
   assistants: [RANGE],
-  'users/top': [{ ...RANGE, limit: 100 }, { ...RANGE, limit: 100, assistant: ['assistant 2', 'assistant 3'] }],
+  'users/top': [
+    { ...RANGE, limit: 100 },
+    { ...RANGE, limit: 100, assistant: ['assistant 2', 'assistant 3'] },
+  ],
   snapshots: [{ ...RANGE, period: 'day' }],
 }
 
@@ -77,7 +83,9 @@ async function traces() {
     ['answers', 'answer'],
     ['removals', 'toString(tuple(*))'],
   ]) {
-    const [row] = await service.rows<{ n: number }>(`SELECT count() AS n FROM ${table} WHERE positionCaseInsensitive(${text}, 'ann/') > 0 OR positionCaseInsensitive(${text}, 'of ann') > 0 OR positionCaseInsensitive(${text}, 'am ann') > 0`)
+    const [row] = await service.rows<{ n: number }>(
+      `SELECT count() AS n FROM ${table} WHERE positionCaseInsensitive(${text}, 'ann/') > 0 OR positionCaseInsensitive(${text}, 'of ann') > 0 OR positionCaseInsensitive(${text}, 'am ann') > 0`,
+    )
     if (row && row.n > 0) found.push(`${table}: ${row.n}`)
   }
   for (const file of await readdir(join(service.dataDir, 'journal'))) {
@@ -89,7 +97,10 @@ async function traces() {
 async function expectRemoved() {
   expect(await traces()).toEqual([])
   expect((await reconciled()).drift).toEqual([])
-  const others = new Reference(all.filter(({ user }) => user !== ANN), NOW)
+  const others = new Reference(
+    all.filter(({ user }) => user !== ANN),
+    NOW,
+  )
   for (const asked of QUESTIONS['users/top']) await compare(service, others, 'users/top', asked)
 }
 
@@ -106,7 +117,10 @@ describe('a user who is removed', () => {
           receiptId: expect.stringMatching(/^[\da-f-]{36}$/),
           events: ofAnn.length,
           firstEventAt: ofAnn.map(({ timestamp }) => timestamp).sort()[0],
-          lastEventAt: ofAnn.map(({ timestamp }) => timestamp).sort().at(-1),
+          lastEventAt: ofAnn
+            .map(({ timestamp }) => timestamp)
+            .sort()
+            .at(-1),
           removedAt: expect.stringMatching(/Z$/),
         },
       },
@@ -127,7 +141,13 @@ describe('a user who is removed', () => {
   test('is nobody in the log, in pages and files, and found by no filter', async () => {
     const byId = async () => {
       const lines = (await service.get('events', { ...RANGE, format: 'ndjson' })).body as string
-      return new Map(lines.trim().split('\n').map((line) => JSON.parse(line)).map((event) => [event.id, event]))
+      return new Map(
+        lines
+          .trim()
+          .split('\n')
+          .map((line) => JSON.parse(line))
+          .map((event) => [event.id, event]),
+      )
     }
     const before = await byId()
     await remove(ANN)
@@ -165,7 +185,13 @@ describe('a user who is removed', () => {
   test('who comes back is somebody else, with a number that nobody had', async () => {
     await remove(ANN)
     const [{ last } = { last: 0 }] = await service.rows<{ last: number }>('SELECT max(user_no) AS last FROM events')
-    const back: SentEvent = { id: 'back', eventType: 'tasksInitiated', timestamp: '2026-02-20T10:00:00.000Z', assistant: 'assistant 1', user: ANN }
+    const back: SentEvent = {
+      id: 'back',
+      eventType: 'tasksInitiated',
+      timestamp: '2026-02-20T10:00:00.000Z',
+      assistant: 'assistant 1',
+      user: ANN,
+    }
     await service.store([back])
     expect(await service.rows(`SELECT user_no FROM events WHERE id = 'back'`)).toEqual([{ user_no: last + 1 }])
     await compare(service, new Reference([back], NOW), 'events', { ...RANGE, user: [ANN] })
@@ -178,12 +204,18 @@ describe('a user who is removed', () => {
   })
 
   test('with the highest number of all: a new user after a restart does not get it', async () => {
-    await service.store([{ id: 'z', eventType: 'tasksInitiated', timestamp: '2026-02-20T10:00:00.000Z', assistant: 'assistant 1', user: 'last one' }])
+    await service.store([
+      { id: 'z', eventType: 'tasksInitiated', timestamp: '2026-02-20T10:00:00.000Z', assistant: 'assistant 1', user: 'last one' },
+    ])
     await remove('last one')
     await service.stop()
     service = await startService({ now: NOW, from: service })
-    await service.store([{ id: 'y', eventType: 'tasksInitiated', timestamp: '2026-02-20T11:00:00.000Z', assistant: 'assistant 1', user: 'newer' }])
-    const rows = await service.rows<{ id: string; user_no: number }>(`SELECT id, user_no FROM events WHERE id IN ('y', 'z') ORDER BY id`)
+    await service.store([
+      { id: 'y', eventType: 'tasksInitiated', timestamp: '2026-02-20T11:00:00.000Z', assistant: 'assistant 1', user: 'newer' },
+    ])
+    const rows = await service.rows<{ id: string; user_no: number }>(
+      `SELECT id, user_no FROM events WHERE id IN ('y', 'z') ORDER BY id`,
+    )
     expect(rows[0]?.user_no).toBeGreaterThan(rows[1]?.user_no as number)
   })
 
@@ -191,8 +223,13 @@ describe('a user who is removed', () => {
     service.setNow('2026-07-01T00:00:00Z')
     while (await service.writer.exclusive((guard) => service.seals.advance(guard)));
     await remove(ANN)
-    expect(await service.rows('SELECT count() AS n FROM user_activity WHERE user_no IN (SELECT user_no FROM removals)')).toEqual([{ n: 0 }])
-    await service.admin.command({ query: `ALTER TABLE user_activity DELETE WHERE level = 2`, clickhouse_settings: { mutations_sync: '1' } })
+    expect(await service.rows('SELECT count() AS n FROM user_activity WHERE user_no IN (SELECT user_no FROM removals)')).toEqual([
+      { n: 0 },
+    ])
+    await service.admin.command({
+      query: `ALTER TABLE user_activity DELETE WHERE level = 2`,
+      clickhouse_settings: { mutations_sync: '1' },
+    })
     expect((await reconciled(true)).repaired).toBeGreaterThan(0)
     service.setNow(NOW)
     await expectRemoved()
@@ -212,7 +249,10 @@ describe('who may', () => {
     const before = await service.whole('users/top', { ...RANGE, limit: 100 }, { org: 'globex' })
     expect((await remove(ANN)).status).toBe(200)
     expect(await service.whole('users/top', { ...RANGE, limit: 100 }, { org: 'globex' })).toEqual(before)
-    expect((await service.data('events', { startDate: '2025-12-01', endDate: NOW, user: ANN, limit: 1_000 }, { org: 'globex' })).length).toBe(ofAnn.length)
+    expect(
+      (await service.data('events', { startDate: '2025-12-01', endDate: NOW, user: ANN, limit: 1_000 }, { org: 'globex' }))
+        .length,
+    ).toBe(ofAnn.length)
     expect((await remove(ANN)).status).toBe(404)
     expect((await remove(ANN, { org: 'globex' })).body.data.events).toBe(ofAnn.length)
   })
@@ -246,16 +286,29 @@ describe('where the name may live on', () => {
       expect(before).toMatchObject({ top: true, page: true })
       expect((await remove(ANN)).status).toBe(200)
       const after = await seen(service)
-      expect(after).toMatchObject({ top: false, page: false, hers: { data: after.hers.data.map(() => expect.objectContaining({ total: 0 })) } })
+      expect(after).toMatchObject({
+        top: false,
+        page: false,
+        hers: { data: after.hers.data.map(() => expect.objectContaining({ total: 0 })) },
+      })
       other.setNow(Date.parse(NOW) + 2_500)
       expect(await seen(other)).toEqual(after)
 
       // The other one knew her number. It stores nothing under it, and finds her new one.
-      const back: SentEvent = { id: 'back', eventType: 'tasksInitiated', timestamp: '2026-02-20T10:00:00.000Z', assistant: 'assistant 1', user: ANN }
+      const back: SentEvent = {
+        id: 'back',
+        eventType: 'tasksInitiated',
+        timestamp: '2026-02-20T10:00:00.000Z',
+        assistant: 'assistant 1',
+        user: ANN,
+      }
       await other.store([back])
       for (const at of [other, service]) {
         at.setNow(Date.parse(NOW) + 10_000)
-        await vi.waitFor(() => compare(at, new Reference([back], Date.parse(NOW) + 10_000), 'events', { ...RANGE, user: [ANN] }), { timeout: 5_000 })
+        await vi.waitFor(
+          () => compare(at, new Reference([back], Date.parse(NOW) + 10_000), 'events', { ...RANGE, user: [ANN] }),
+          { timeout: 5_000 },
+        )
       }
       expect((await reconciled()).drift).toEqual([])
       // And the first finds out about a removal by the other, which it has her new number from.
@@ -275,13 +328,29 @@ describe('where the name may live on', () => {
     )
     await remove(ANN)
     await service.stop()
-    const late = [tenant, '2026-02-10 10:00:00.000', 'late', 'tasksInitiated', 'assistant 1', ANN, 1, user_no, 5, 0, 0, '', 'trace of ann', '{"says":"I am Ann"}', 0]
+    const late = [
+      tenant,
+      '2026-02-10 10:00:00.000',
+      'late',
+      'tasksInitiated',
+      'assistant 1',
+      ANN,
+      1,
+      user_no,
+      5,
+      0,
+      0,
+      '',
+      'trace of ann',
+      '{"says":"I am Ann"}',
+      0,
+    ]
     const journal = await Journal.open(service.dataDir)
     await journal.write([{ token: 'cut-off', table: 'events', rows: JSON.stringify(late) }])
     service = await startService({ now: NOW, from: service })
-    expect(await service.rows(`SELECT user, trace_id, metadata, toUInt32(cost_nanos) AS cost FROM events WHERE id = 'late'`)).toEqual([
-      { user: '', trace_id: '', metadata: '', cost: 5 },
-    ])
+    expect(
+      await service.rows(`SELECT user, trace_id, metadata, toUInt32(cost_nanos) AS cost FROM events WHERE id = 'late'`),
+    ).toEqual([{ user: '', trace_id: '', metadata: '', cost: 5 }])
     await expectRemoved()
   })
 })
@@ -318,7 +387,15 @@ describe('a removal that is cut off', () => {
     expect((await reconciled()).drift).toEqual([])
     expect((await sums()).answers).toEqual(answers)
     // Meanwhile the person is active again: that is a new one.
-    await service.store([{ id: `again ${at}`, eventType: 'tasksInitiated', timestamp: '2025-01-01T10:00:00.000Z', assistant: 'assistant 1', user: ANN }])
+    await service.store([
+      {
+        id: `again ${at}`,
+        eventType: 'tasksInitiated',
+        timestamp: '2025-01-01T10:00:00.000Z',
+        assistant: 'assistant 1',
+        user: ANN,
+      },
+    ])
 
     const { status, body } = await remove(ANN)
     expect([status, body.data]).toMatchObject([
@@ -368,7 +445,9 @@ describe('a removal that is cut off', () => {
     expect((await remove(ANN)).status).toBe(503)
     await service.stop()
     service = await startService({ now: NOW, from: service })
-    await vi.waitFor(async () => expect(await service.rows(`SELECT state FROM removals WHERE state = 'done'`)).toHaveLength(1), { timeout: 10_000 })
+    await vi.waitFor(async () => expect(await service.rows(`SELECT state FROM removals WHERE state = 'done'`)).toHaveLength(1), {
+      timeout: 10_000,
+    })
     expect((await sums()).answers).toEqual(answers)
     await expectRemoved()
     expect((await remove(ANN)).status).toBe(404)

@@ -74,7 +74,8 @@ async function expectRepaired() {
   expect(await service.data('metrics', { ...RANGE, period: 'month' }, { org: 'globex' })).toEqual(other)
 }
 
-const run = (query: string) => service.admin.command({ query, clickhouse_settings: { wait_end_of_query: 1, mutations_sync: '1', insert_deduplicate: 0 } })
+const run = (query: string) =>
+  service.admin.command({ query, clickhouse_settings: { wait_end_of_query: 1, mutations_sync: '1', insert_deduplicate: 0 } })
 
 /** Stores some rows of the log once more, through every view, as an insert does that should not have been sent. */
 async function again(where: string, changes: Record<string, string> = {}) {
@@ -82,10 +83,13 @@ async function again(where: string, changes: Record<string, string> = {}) {
     `SELECT name FROM system.columns WHERE database = currentDatabase() AND table = 'events' AND name != 'received_at' ORDER BY position`,
   )
   const list = columns.map(({ name }) => name)
-  await run(`INSERT INTO events (${list.join(', ')}) SELECT ${list.map((name) => changes[name] ?? name).join(', ')} FROM events WHERE ${where}`)
+  await run(
+    `INSERT INTO events (${list.join(', ')}) SELECT ${list.map((name) => changes[name] ?? name).join(', ')} FROM events WHERE ${where}`,
+  )
 }
 
-const numberOf = async (kind: 'assistant' | 'user', name: string) => (await service.names.numbers(ACME, kind, [name]))[0] as number
+const numberOf = async (kind: 'assistant' | 'user', name: string) =>
+  (await service.names.numbers(ACME, kind, [name]))[0] as number
 
 describe('an id that is stored twice', () => {
   test('is found, named, and stored once after a repair', async () => {
@@ -127,37 +131,44 @@ describe('an id that is stored twice', () => {
 })
 
 describe('a number with two names', () => {
-  test.each(['user', 'assistant'] as const)('of one %s, in the log and in the dictionary, is given to one of them', async (kind) => {
-    await fill()
-    const [one, two] = [`${kind} 3`, `${kind} 4`]
-    const [number, wrong] = [await numberOf(kind, one), await numberOf(kind, two)]
-    // As two instances did that gave out the same number: the second name has never had one of its own.
-    await run(`ALTER TABLE events UPDATE ${kind}_no = ${number} WHERE tenant = '${ACME}' AND ${kind} = '${two}'`)
-    await run(`ALTER TABLE names DELETE WHERE tenant = '${ACME}' AND kind = '${kind}' AND name = '${two}'`)
-    await run(`INSERT INTO names (tenant, kind, name, number) VALUES ('${ACME}', '${kind}', '${two}', ${number})`)
-    service.names.forgetAll()
-    const found = await reconcile()
-    expect(found.sharedNumbers).toEqual([{ tenant: 'acme', kind, number, names: [one, two] }])
-    expect(found.splitNames).toEqual([])
-    const repaired = await reconcile(true)
-    expect(repaired.identitiesRepaired).toBe(1)
-    const numbers = await service.rows<{ name: string; number: number }>(
-      `SELECT name, number FROM names WHERE tenant = '${ACME}' AND kind = '${kind}' AND name IN ('${one}', '${two}')`,
-    )
-    expect(numbers).toHaveLength(2)
-    expect(new Set(numbers.map((row) => row.number)).size).toBe(2)
-    expect(numbers.map((row) => row.number)).toContain(number)
-    expect(wrong).not.toBe(number)
-    await expectRepaired()
-  })
+  test.each(['user', 'assistant'] as const)(
+    'of one %s, in the log and in the dictionary, is given to one of them',
+    async (kind) => {
+      await fill()
+      const [one, two] = [`${kind} 3`, `${kind} 4`]
+      const [number, wrong] = [await numberOf(kind, one), await numberOf(kind, two)]
+      // As two instances did that gave out the same number: the second name has never had one of its own.
+      await run(`ALTER TABLE events UPDATE ${kind}_no = ${number} WHERE tenant = '${ACME}' AND ${kind} = '${two}'`)
+      await run(`ALTER TABLE names DELETE WHERE tenant = '${ACME}' AND kind = '${kind}' AND name = '${two}'`)
+      await run(`INSERT INTO names (tenant, kind, name, number) VALUES ('${ACME}', '${kind}', '${two}', ${number})`)
+      service.names.forgetAll()
+      const found = await reconcile()
+      expect(found.sharedNumbers).toEqual([{ tenant: 'acme', kind, number, names: [one, two] }])
+      expect(found.splitNames).toEqual([])
+      const repaired = await reconcile(true)
+      expect(repaired.identitiesRepaired).toBe(1)
+      const numbers = await service.rows<{ name: string; number: number }>(
+        `SELECT name, number FROM names WHERE tenant = '${ACME}' AND kind = '${kind}' AND name IN ('${one}', '${two}')`,
+      )
+      expect(numbers).toHaveLength(2)
+      expect(new Set(numbers.map((row) => row.number)).size).toBe(2)
+      expect(numbers.map((row) => row.number)).toContain(number)
+      expect(wrong).not.toBe(number)
+      await expectRepaired()
+    },
+  )
 
   test('in the log alone goes back to the one that the dictionary says', async () => {
     await fill()
     const [five, six] = [await numberOf('user', 'user 5'), await numberOf('user', 'user 6')]
-    await run(`ALTER TABLE events UPDATE user_no = ${five} WHERE tenant = '${ACME}' AND user = 'user 6' AND timestamp > '2026-02-20 00:00:00'`)
+    await run(
+      `ALTER TABLE events UPDATE user_no = ${five} WHERE tenant = '${ACME}' AND user = 'user 6' AND timestamp > '2026-02-20 00:00:00'`,
+    )
     const found = await reconcile(true)
     expect(found.sharedNumbers).toEqual([{ tenant: 'acme', kind: 'user', number: five, names: ['user 5', 'user 6'] }])
-    expect(found.splitNames).toEqual([{ tenant: 'acme', kind: 'user', name: 'user 6', numbers: [five, six].sort((a, b) => a - b) }])
+    expect(found.splitNames).toEqual([
+      { tenant: 'acme', kind: 'user', name: 'user 6', numbers: [five, six].sort((a, b) => a - b) },
+    ])
     expect(await numberOf('user', 'user 6')).toBe(six)
     await expectRepaired()
   })
@@ -168,7 +179,9 @@ describe('a name with two numbers', () => {
     await fill()
     const [name, number] = [`${kind} 2`, await numberOf(kind, `${kind} 2`)]
     await run(`INSERT INTO names (tenant, kind, name, number) VALUES ('${ACME}', '${kind}', '${name}', 900)`)
-    await run(`ALTER TABLE events UPDATE ${kind}_no = 900 WHERE tenant = '${ACME}' AND ${kind} = '${name}' AND timestamp < '2026-01-05 00:00:00'`)
+    await run(
+      `ALTER TABLE events UPDATE ${kind}_no = 900 WHERE tenant = '${ACME}' AND ${kind} = '${name}' AND timestamp < '2026-01-05 00:00:00'`,
+    )
     service.names.forgetAll()
     const found = await reconcile(true)
     expect(found.splitNames).toEqual([{ tenant: 'acme', kind, name, numbers: [number, 900] }])
@@ -192,10 +205,14 @@ test('all of it at once, in a chain of names and numbers, is repaired by one run
   const late = `timestamp > '2026-02-01 00:00:00'`
   for (const n of [1, 2, 3, 4, 5]) {
     const other = numbers.get(`user ${n + 1}`)
-    await run(`ALTER TABLE events UPDATE user_no = ${other} WHERE tenant = '${ACME}' AND user = 'user ${n}' AND ${late} AND toString(event_type) = 'tasksInitiated'`)
+    await run(
+      `ALTER TABLE events UPDATE user_no = ${other} WHERE tenant = '${ACME}' AND user = 'user ${n}' AND ${late} AND toString(event_type) = 'tasksInitiated'`,
+    )
     if (n % 2 === 0) await run(`INSERT INTO names (tenant, kind, name, number) VALUES ('${ACME}', 'user', 'user ${n}', ${other})`)
   }
-  await again(`tenant = '${ACME}' AND startsWith(id, 'event 2')`, { user_no: `if(user = 'user 1', ${numbers.get('user 9') ?? 77}, user_no)` })
+  await again(`tenant = '${ACME}' AND startsWith(id, 'event 2')`, {
+    user_no: `if(user = 'user 1', ${numbers.get('user 9') ?? 77}, user_no)`,
+  })
   await again(`tenant = '${ACME}' AND id = 'event 500'`)
   service.names.forgetAll()
   const found = await reconcile(true)

@@ -9,7 +9,15 @@ import { askService } from '../../src/commands/operator.ts'
 import { readConfig } from '../../src/config.ts'
 import { ReconcileJobs, type Reconciled } from '../../src/maintenance/reconcile-job.ts'
 
-const RESULT: Reconciled = { days: 3, drift: [], repaired: 0, duplicateIds: [], sharedNumbers: [], splitNames: [], identitiesRepaired: 0 }
+const RESULT: Reconciled = {
+  days: 3,
+  drift: [],
+  repaired: 0,
+  duplicateIds: [],
+  sharedNumbers: [],
+  splitNames: [],
+  identitiesRepaired: 0,
+}
 const RANGE = { from: 0, to: 1, repair: false }
 
 /** Jobs that end when they are told to. */

@@ -95,38 +95,85 @@ describe('planted drift', () => {
       `ALTER TABLE ${table} DELETE WHERE tenant = ${tenant} AND level = ${level} AND ${rest} AND start ${start}`
     const early = `BETWEEN '${LAST_DAY} 00:00:00' AND '${LAST_DAY} 03:00:00'`
     await plant('acme', LAST_DAY, 'activity level 0 of the fleet', from('activity', 0, early, 'assistant_no = 0'))
-    await plant('acme', '2026-02-21', 'activity level 0 by assistant',
-      from('activity', 0, `BETWEEN '2026-02-21 00:00:00' AND '2026-02-21 23:59:59'`, 'assistant_no > 1'))
-    await plant('acme', LAST_DAY, 'activity level 1 of the fleet',
-      from('activity', 1, `= '${LAST_DAY} 06:00:00'`, 'assistant_no = 0'))
-    await plant('acme', LAST_DAY, 'activity level 2 of the fleet',
-      from('activity', 2, `= '${LAST_DAY} 00:00:00'`, 'assistant_no = 0'))
-    await plant('globex', LAST_DAY, 'activity level 2 by assistant',
-      from('activity', 2, `= '${LAST_DAY} 00:00:00'`, 'assistant_no = 1', globex))
+    await plant(
+      'acme',
+      '2026-02-21',
+      'activity level 0 by assistant',
+      from('activity', 0, `BETWEEN '2026-02-21 00:00:00' AND '2026-02-21 23:59:59'`, 'assistant_no > 1'),
+    )
+    await plant(
+      'acme',
+      LAST_DAY,
+      'activity level 1 of the fleet',
+      from('activity', 1, `= '${LAST_DAY} 06:00:00'`, 'assistant_no = 0'),
+    )
+    await plant(
+      'acme',
+      LAST_DAY,
+      'activity level 2 of the fleet',
+      from('activity', 2, `= '${LAST_DAY} 00:00:00'`, 'assistant_no = 0'),
+    )
+    await plant(
+      'globex',
+      LAST_DAY,
+      'activity level 2 by assistant',
+      from('activity', 2, `= '${LAST_DAY} 00:00:00'`, 'assistant_no = 1', globex),
+    )
     await plant('acme', LAST_DAY, 'activity level 1 by assistant', from('activity', 1, early, 'assistant_no = 1'))
     await plant('acme', LAST_DAY, 'activity level 6 by assistant', from('activity', 6, early, 'assistant_no = 1'))
-    await plant('acme', LAST_DAY, 'user_activity level 2',
-      from('user_activity', 2, `= '${LAST_DAY} 00:00:00'`, 'user_no < 4'))
-    for (const [level, days] of [[3, 4], [4, 16], [5, 64]] as const) {
+    await plant('acme', LAST_DAY, 'user_activity level 2', from('user_activity', 2, `= '${LAST_DAY} 00:00:00'`, 'user_no < 4'))
+    for (const [level, days] of [
+      [3, 4],
+      [4, 16],
+      [5, 64],
+    ] as const) {
       const start = spanOf('2025-12-20', days)
-      await plant('acme', start, `activity level ${level} of the fleet`,
-        from('activity', level, `= '${start} 00:00:00'`, 'assistant_no = 0'))
-      await plant('acme', start, `activity level ${level} by assistant`,
-        from('activity', level, `= '${start} 00:00:00'`, 'assistant_no = 2'))
-      await plant('acme', start, `user_activity level ${level}`,
-        from('user_activity', level, `= '${start} 00:00:00'`, 'user_no = 3'))
+      await plant(
+        'acme',
+        start,
+        `activity level ${level} of the fleet`,
+        from('activity', level, `= '${start} 00:00:00'`, 'assistant_no = 0'),
+      )
+      await plant(
+        'acme',
+        start,
+        `activity level ${level} by assistant`,
+        from('activity', level, `= '${start} 00:00:00'`, 'assistant_no = 2'),
+      )
+      await plant(
+        'acme',
+        start,
+        `user_activity level ${level}`,
+        from('user_activity', level, `= '${start} 00:00:00'`, 'user_no = 3'),
+      )
     }
-    await plant('acme', '2026-02-11', 'activity pieces of days of the fleet',
-      from('activity', 173, `= '2026-02-11 18:15:00'`, 'assistant_no = 0'))
+    await plant(
+      'acme',
+      '2026-02-11',
+      'activity pieces of days of the fleet',
+      from('activity', 173, `= '2026-02-11 18:15:00'`, 'assistant_no = 0'),
+    )
     // Rows that stand for nothing: a user who was not there, and figures that are too high.
     const columns = '(tenant, level, start, user_no, incoming_messages, last_at)'
-    await plant('globex', LAST_DAY, 'user_activity level 2',
-      `INSERT INTO user_activity ${columns} VALUES (${globex}, 2, '${LAST_DAY}', 7, 50, '${LAST_DAY} 01:00:00')`)
-    await plant('globex', '2026-01-13', 'activity level 1 of the fleet',
+    await plant(
+      'globex',
+      LAST_DAY,
+      'user_activity level 2',
+      `INSERT INTO user_activity ${columns} VALUES (${globex}, 2, '${LAST_DAY}', 7, 50, '${LAST_DAY} 01:00:00')`,
+    )
+    await plant(
+      'globex',
+      '2026-01-13',
+      'activity level 1 of the fleet',
       `INSERT INTO activity (tenant, level, assistant_no, start, cost_nanos)
-       VALUES (${globex}, 1, 0, '2026-01-13 03:00:00', 1000000000)`)
-    await plant('globex', '2026-01-20', 'activity pieces of days of the fleet',
-      `INSERT INTO activity (tenant, level, assistant_no, start, input_tokens) VALUES (${globex}, 120, 0, '2026-01-20 05:00:00', 1)`)
+       VALUES (${globex}, 1, 0, '2026-01-13 03:00:00', 1000000000)`,
+    )
+    await plant(
+      'globex',
+      '2026-01-20',
+      'activity pieces of days of the fleet',
+      `INSERT INTO activity (tenant, level, assistant_no, start, input_tokens) VALUES (${globex}, 120, 0, '2026-01-20 05:00:00', 1)`,
+    )
 
     const found = await reconcile()
     // What was planted first is the source of that day's pieces, which differ from it until it is repaired.
@@ -169,7 +216,11 @@ describe('planted drift', () => {
     service = await startService({ now: NOW })
     const { events, acme } = await fill()
     await change(`ALTER TABLE activity DELETE WHERE tenant = ${acme} AND level = 2 AND start = '2025-12-20 00:00:00'`)
-    const spans = [[3, 4], [4, 16], [5, 64]].flatMap(([level, days]) =>
+    const spans = [
+      [3, 4],
+      [4, 16],
+      [5, 64],
+    ].flatMap(([level, days]) =>
       ['of the fleet', 'by assistant'].map((by) => `acme ${spanOf('2025-12-20', days as number)} activity level ${level} ${by}`),
     )
     const days = ['of the fleet', 'by assistant'].map((by) => `acme 2025-12-20 activity level 2 ${by}`)
@@ -196,8 +247,23 @@ describe('planted drift', () => {
 
 describe('an insert that was cut off', () => {
   const TOKEN = 'a-group-that-was-cut-off'
-  const COLUMNS = ['tenant', 'timestamp', 'id', 'event_type', 'assistant', 'user', 'assistant_no', 'user_no', 'cost_nanos',
-    'input_tokens', 'output_tokens', 'model', 'trace_id', 'metadata', 'late_levels']
+  const COLUMNS = [
+    'tenant',
+    'timestamp',
+    'id',
+    'event_type',
+    'assistant',
+    'user',
+    'assistant_no',
+    'user_no',
+    'cost_nanos',
+    'input_tokens',
+    'output_tokens',
+    'model',
+    'trace_id',
+    'metadata',
+    'late_levels',
+  ]
   const before = someEvents({ count: 500, from: '2026-01-20', to: '2026-03-01', seed: 11 })
   const group = someEvents({ count: 200, from: '2026-01-20', to: '2026-03-01', seed: 12, name: 'cut' })
 
@@ -205,8 +271,16 @@ describe('an insert that was cut off', () => {
   async function lines(): Promise<string> {
     const tenant = tenantKey('acme')
     const [assistants, users] = await Promise.all([
-      service.names.numbers(tenant, 'assistant', group.map(({ assistant }) => assistant)),
-      service.names.numbers(tenant, 'user', group.map(({ user }) => user)),
+      service.names.numbers(
+        tenant,
+        'assistant',
+        group.map(({ assistant }) => assistant),
+      ),
+      service.names.numbers(
+        tenant,
+        'user',
+        group.map(({ user }) => user),
+      ),
     ])
     const { sealedUntil } = service.seals
     return group
@@ -275,30 +349,42 @@ describe('an insert that was cut off', () => {
 
   const CRASHES: Array<[when: string, crash: (rows: string) => Promise<void>]> = [
     ['before it was sent', async () => {}],
-    ['after the raw log, before any rollup', async (rows) => {
-      for (const view of ['activity_mv', 'user_activity_mv']) await change(`DETACH TABLE ${view}`)
-      await insert(rows, TOKEN)
-      for (const view of ['activity_mv', 'user_activity_mv']) await change(`ATTACH TABLE ${view}`)
-    }],
-    ['between one rollup and the other', async (rows) => {
-      await change('DETACH TABLE user_activity_mv')
-      await insert(rows, TOKEN)
-      await change('ATTACH TABLE user_activity_mv')
-    }],
+    [
+      'after the raw log, before any rollup',
+      async (rows) => {
+        for (const view of ['activity_mv', 'user_activity_mv']) await change(`DETACH TABLE ${view}`)
+        await insert(rows, TOKEN)
+        for (const view of ['activity_mv', 'user_activity_mv']) await change(`ATTACH TABLE ${view}`)
+      },
+    ],
+    [
+      'between one rollup and the other',
+      async (rows) => {
+        await change('DETACH TABLE user_activity_mv')
+        await insert(rows, TOKEN)
+        await change('ATTACH TABLE user_activity_mv')
+      },
+    ],
     ['between all tables and the answer', (rows) => insert(rows, TOKEN)],
     // A mutation takes rows away and leaves their token known, as a kill between the two does.
-    ['between the token of the raw log and its rows', async (rows) => {
-      for (const view of ['activity_mv', 'user_activity_mv']) await change(`DETACH TABLE ${view}`)
-      await insert(rows, TOKEN)
-      for (const view of ['activity_mv', 'user_activity_mv']) await change(`ATTACH TABLE ${view}`)
-      await change(`ALTER TABLE events DELETE WHERE startsWith(id, 'cut')`)
-    }],
-    ['between the token of a rollup and its rows', async (rows) => {
-      await change('DETACH TABLE user_activity_mv')
-      await insert(rows, TOKEN)
-      await change('ATTACH TABLE user_activity_mv')
-      await change(`ALTER TABLE activity DELETE WHERE tenant = '${tenantKey('acme')}' AND level = 2`)
-    }],
+    [
+      'between the token of the raw log and its rows',
+      async (rows) => {
+        for (const view of ['activity_mv', 'user_activity_mv']) await change(`DETACH TABLE ${view}`)
+        await insert(rows, TOKEN)
+        for (const view of ['activity_mv', 'user_activity_mv']) await change(`ATTACH TABLE ${view}`)
+        await change(`ALTER TABLE events DELETE WHERE startsWith(id, 'cut')`)
+      },
+    ],
+    [
+      'between the token of a rollup and its rows',
+      async (rows) => {
+        await change('DETACH TABLE user_activity_mv')
+        await insert(rows, TOKEN)
+        await change('ATTACH TABLE user_activity_mv')
+        await change(`ALTER TABLE activity DELETE WHERE tenant = '${tenantKey('acme')}' AND level = 2`)
+      },
+    ],
     ['between the rows and their token', (rows) => insert(rows, 'forgotten')],
   ]
 

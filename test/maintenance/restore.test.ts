@@ -57,7 +57,10 @@ describe('a damaged backup', () => {
       log: () => {},
     })
   const tables = async () => {
-    const result = await client.query({ query: `SELECT name FROM system.tables WHERE database = '${from.database}'`, format: 'JSONEachRow' })
+    const result = await client.query({
+      query: `SELECT name FROM system.tables WHERE database = '${from.database}'`,
+      format: 'JSONEachRow',
+    })
     return (await result.json<{ name: string }>()).map(({ name }) => name)
   }
 
@@ -72,7 +75,9 @@ describe('a damaged backup', () => {
     expect((await service.request('POST', '/operations/backup?name=whole', OPERATOR)).status).toBe(200)
     await service.stop()
     const all = await readdir(join(directory, 'backups/whole'), { recursive: true, withFileTypes: true })
-    files = all.filter((file) => file.isFile()).map((file) => join(file.parentPath, file.name).slice(join(directory, 'backups/whole/').length))
+    files = all
+      .filter((file) => file.isFile())
+      .map((file) => join(file.parentPath, file.name).slice(join(directory, 'backups/whole/').length))
   })
   afterAll(async () => {
     await client.close()
@@ -82,7 +87,8 @@ describe('a damaged backup', () => {
   })
 
   /** One file of each kind: of the backup itself, of definitions, and of tables with all figures and names in them. */
-  const KINDS = /^\.backup$|metadata\/.*\/(events|activity_mv)\.sql$|\/events\/.*(bin|mrk\d?|cidx|checksums.txt|count.txt|substreams.txt)$|\/(activity|names|backup_contents)\/[^/]+\/data.bin$/
+  const KINDS =
+    /^\.backup$|metadata\/.*\/(events|activity_mv)\.sql$|\/events\/.*(bin|mrk\d?|cidx|checksums.txt|count.txt|substreams.txt)$|\/(activity|names|backup_contents)\/[^/]+\/data.bin$/
   const kinds = () => {
     return [...new Map(files.filter((file) => KINDS.test(file)).map((file) => [kindOf(file), file])).values()]
   }
@@ -100,7 +106,10 @@ describe('a damaged backup', () => {
       const name = `damaged-${at}`
       await cp(join(directory, 'backups/whole'), join(directory, 'backups', name), { recursive: true })
       damage(join(directory, 'backups', name, file))
-      const outcome = await restored(name).then(() => 'accepted', (error: Error) => error.message)
+      const outcome = await restored(name).then(
+        () => 'accepted',
+        (error: Error) => error.message,
+      )
       if (outcome === 'accepted') {
         accepted.push(basename(file))
         const service = await start(from)
@@ -120,7 +129,12 @@ describe('a damaged backup', () => {
   })
 
   test('is refused where a file is missing, and where it has no list of its contents', async () => {
-    for (const [at, wanted] of [/\/events\/.*data\.c?mrk/, /\/activity\/.*data\.bin/, /metadata\/.*\/user_activity_mv\.sql/, /metadata\/.*backup_contents\.sql/].entries()) {
+    for (const [at, wanted] of [
+      /\/events\/.*data\.c?mrk/,
+      /\/activity\/.*data\.bin/,
+      /metadata\/.*\/user_activity_mv\.sql/,
+      /metadata\/.*backup_contents\.sql/,
+    ].entries()) {
       const file = files.find((path) => wanted.test(path)) as string
       const name = `missing-${at}`
       await cp(join(directory, 'backups/whole'), join(directory, 'backups', name), { recursive: true })
@@ -142,7 +156,9 @@ describe('a damaged backup', () => {
       expect(await answers(service)).toEqual(before)
       expect((await service.request('POST', '/operations/reconcile', OPERATOR)).body.data.drift).toEqual([])
       expect(await tables()).not.toContain('backup_contents')
-      const merging = await service.rows<{ n: number }>(`SELECT count() AS n FROM system.parts WHERE database = currentDatabase() AND table = 'activity' AND active`)
+      const merging = await service.rows<{ n: number }>(
+        `SELECT count() AS n FROM system.parts WHERE database = currentDatabase() AND table = 'activity' AND active`,
+      )
       await service.admin.command({ query: 'OPTIMIZE TABLE activity FINAL' })
       expect(merging[0]?.n).toBeGreaterThan(0)
     } finally {
@@ -168,13 +184,20 @@ test('a restore that is killed leaves a database that no service starts on, and 
   const env = { PATH: process.env['PATH'], DATA_DIR: directory, PORT: '0', LOG_LEVEL: 'error' }
   const run = (file: string, ...args: string[]) =>
     new Promise<{ code: number; out: string }>((done) => {
-      execFile(process.execPath, ['--import', 'tsx', file, ...args], { cwd: ROOT, env, timeout: 120_000 }, (error, stdout, stderr) =>
-        done({ code: error ? Number(error.code) : 0, out: stdout + stderr }),
+      execFile(
+        process.execPath,
+        ['--import', 'tsx', file, ...args],
+        { cwd: ROOT, env, timeout: 120_000 },
+        (error, stdout, stderr) => done({ code: error ? Number(error.code) : 0, out: stdout + stderr }),
       )
     })
   try {
     const server = await startEmbedded({ dataDir: directory, log: () => {} })
-    const service = await startService({ now: NOW, clickhouse: { ...server, stop: () => Promise.resolve() }, from: { database: 'analytics', dataDir: join(directory, 'service') } })
+    const service = await startService({
+      now: NOW,
+      clickhouse: { ...server, stop: () => Promise.resolve() },
+      from: { database: 'analytics', dataDir: join(directory, 'service') },
+    })
     await service.store(someEvents({ count: 3_000, from: '2025-12-01', to: NOW, seed: 5 }))
     expect((await service.request('POST', '/operations/backup?name=whole', OPERATOR)).status).toBe(200)
     await service.stop()
@@ -187,8 +210,16 @@ test('a restore that is killed leaves a database that no service starts on, and 
     const mark = join(directory, 'clickhouse/metadata/analytics/incomplete_restore.sql')
     const tableThere = (name: string) => existsSync(join(directory, `clickhouse/metadata/analytics/${name}.sql`))
     let interrupted = 0
-    for (const until of [() => existsSync(mark), () => tableThere('events'), () => tableThere('backup_contents') && tableThere('user_activity_mv')]) {
-      const child = spawn(process.execPath, ['--import', 'tsx', 'src/commands/restore.ts', 'whole'], { cwd: ROOT, env, stdio: 'ignore' })
+    for (const until of [
+      () => existsSync(mark),
+      () => tableThere('events'),
+      () => tableThere('backup_contents') && tableThere('user_activity_mv'),
+    ]) {
+      const child = spawn(process.execPath, ['--import', 'tsx', 'src/commands/restore.ts', 'whole'], {
+        cwd: ROOT,
+        env,
+        stdio: 'ignore',
+      })
       const ended = new Promise((done) => child.once('exit', done))
       while (!until() && child.exitCode === null) await sleep(2)
       child.kill('SIGKILL')
@@ -196,14 +227,19 @@ test('a restore that is killed leaves a database that no service starts on, and 
       if (!existsSync(mark)) continue
       interrupted++
       const { code, out } = await run('src/main.ts')
-      expect([code, out]).toEqual([1, expect.stringMatching(/analytics is not whole: the restore of the backup whole .* npm run restore -- whole/)])
+      expect([code, out]).toEqual([
+        1,
+        expect.stringMatching(/analytics is not whole: the restore of the backup whole .* npm run restore -- whole/),
+      ])
       expect((await run('src/commands/reconcile.ts', '--repair')).out).toMatch(/is not whole/)
     }
     expect(interrupted).toBeGreaterThan(0)
     expect(await run('src/commands/restore.ts', 'nothing')).toMatchObject({ code: 1 })
     expect(await run('src/commands/restore.ts', 'whole')).toEqual({
       code: 0,
-      out: expect.stringMatching(/^1 inserts that were under way .*\nrestored whole: \d+ files, [\d.]+ MB, 3000 events, verified\n$/),
+      out: expect.stringMatching(
+        /^1 inserts that were under way .*\nrestored whole: \d+ files, [\d.]+ MB, 3000 events, verified\n$/,
+      ),
     })
     expect(await run('src/commands/reconcile.ts')).toMatchObject({ code: 0 })
   } finally {

@@ -112,7 +112,10 @@ describe('the horizon', () => {
     service.setNow('2026-03-02T00:00:00.000Z')
     await advance()
     expect(service.retention.horizon).toBe(Date.parse('2026-01-31T00:00:00Z'))
-    const kept = new Reference(events.filter(({ timestamp }) => timestamp >= '2026-01-31'), '2026-03-02T00:00:00.000Z')
+    const kept = new Reference(
+      events.filter(({ timestamp }) => timestamp >= '2026-01-31'),
+      '2026-03-02T00:00:00.000Z',
+    )
     await ask(kept)
     for (const days of ['0', '60']) {
       await service.stop()

@@ -33,7 +33,9 @@ test('rules and their tests use metrics that /metrics exports, and no others', a
   const expressions = [...rules.matchAll(/expr:((?:.|\n)*?)\n {8}(?:for|labels):/g)].map(([, text = '']) => text)
   expect(expressions).toHaveLength(rules.split('- alert:').length - 1)
   const series = [...(await readFile(TESTS, 'utf8')).matchAll(/series: '(\w+)/g)].map(([, name = '']) => name)
-  const used = expressions.flatMap((text) => text.match(/\b(?!humanize)[a-z]+_[a-z0-9_]+\b(?!\()/g) ?? []).filter((name) => name !== 'histogram_quantile')
+  const used = expressions
+    .flatMap((text) => text.match(/\b(?!humanize)[a-z]+_[a-z0-9_]+\b(?!\()/g) ?? [])
+    .filter((name) => name !== 'histogram_quantile')
   expect(used.length).toBeGreaterThanOrEqual(expressions.length)
   const there = exported()
   expect([...used, ...series].filter((name) => !there.has(name))).toEqual([])
@@ -47,7 +49,10 @@ test('every alert has a test that lets it fire', async () => {
 })
 
 const missing = spawnSync('promtool', ['--version']).error !== undefined
-if (missing) console.warn('test/observe/alerts.test.ts: promtool is not installed (Debian’s package prometheus), so what it says of the rules is skipped.')
+if (missing)
+  console.warn(
+    'test/observe/alerts.test.ts: promtool is not installed (Debian’s package prometheus), so what it says of the rules is skipped.',
+  )
 
 const promtool = (...args: string[]) => promisify(execFile)('promtool', args)
 
@@ -59,7 +64,9 @@ describe.skipIf(missing)('promtool', () => {
   afterAll(() => rm(directory, { recursive: true, force: true }))
 
   test('finds the rules right, and the tests of them pass', async () => {
-    expect((await promtool('check', 'rules', RULES)).stdout).toContain(`SUCCESS: ${rules.split('- alert:').length - 1} rules found`)
+    expect((await promtool('check', 'rules', RULES)).stdout).toContain(
+      `SUCCESS: ${rules.split('- alert:').length - 1} rules found`,
+    )
     expect((await promtool('test', 'rules', TESTS)).stdout).toContain('SUCCESS')
   })
 

@@ -51,7 +51,12 @@ export async function startCollector({ silent = false } = {}) {
       for (const { resource: of, scopeSpans } of (JSON.parse(text) as OtlpTraces).resourceSpans) {
         resource = attributesOf(of.attributes)
         for (const span of scopeSpans.flatMap((scope) => scope.spans)) {
-          spans.push({ ...span, attributes: attributesOf(span.attributes), links: span.links ?? [], status: span.status?.code ?? 0 })
+          spans.push({
+            ...span,
+            attributes: attributesOf(span.attributes),
+            links: span.links ?? [],
+            status: span.status?.code ?? 0,
+          })
         }
       }
       response.setHeader('Content-Type', 'application/json')

@@ -81,7 +81,8 @@ describe('what is measured', () => {
     await service.data('metrics', { period: 'day', ...RANGE, user: 'secret-user' })
     await service.get('metrics', { period: 'year' })
     await service.data('users/top', RANGE)
-    for (const path of ['/secret-path', '/analytics/secret', '/analytics/users/secret', '/.env']) await service.request('GET', path, {})
+    for (const path of ['/secret-path', '/analytics/secret', '/analytics/users/secret', '/.env'])
+      await service.request('GET', path, {})
     await service.request('BREW', '/docs', {})
     await service.request('GET', '/docs', {})
     await service.request('GET', '/dashboard/app-secret.js', {})
@@ -129,11 +130,13 @@ describe('what is measured', () => {
   })
 
   test('memory reserved for a body that is still coming', async () => {
-    const body = new ReadableStream({ async start(controller) {
-      controller.enqueue(new TextEncoder().encode('{'))
-      await sleep(300)
-      controller.close()
-    } })
+    const body = new ReadableStream({
+      async start(controller) {
+        controller.enqueue(new TextEncoder().encode('{'))
+        await sleep(300)
+        controller.close()
+      },
+    })
     const asked = service.app.request('/analytics/events', {
       method: 'POST',
       headers: {
@@ -163,16 +166,27 @@ describe('what is measured', () => {
     setTimeout(() => controller.abort(), 200)
     const nothing = tenantSql('SELECT nothing FROM events WHERE tenant = {tenant:UUID}')
     await expect(store.read({ tenant: tenantKey('acme') }, named('failing', nothing))).rejects.toThrow()
-    const endless = tenantSql('SELECT sum(number) FROM (SELECT number, {tenant:UUID} AS tenant FROM numbers(1000000000000)) WHERE tenant = {tenant:UUID}')
-    await expect(store.read({ tenant: tenantKey('acme'), signal: controller.signal }, named('cancelled', endless))).rejects.toThrow()
-    const numbers = tenantSql('SELECT number FROM (SELECT number, {tenant:UUID} AS tenant FROM numbers(3000000)) WHERE tenant = {tenant:UUID}')
-    for await (const chunk of await store.stream({ tenant: tenantKey('acme') }, { ...named('streamed', numbers), format: 'TSVRaw' })) void chunk
+    const endless = tenantSql(
+      'SELECT sum(number) FROM (SELECT number, {tenant:UUID} AS tenant FROM numbers(1000000000000)) WHERE tenant = {tenant:UUID}',
+    )
+    await expect(
+      store.read({ tenant: tenantKey('acme'), signal: controller.signal }, named('cancelled', endless)),
+    ).rejects.toThrow()
+    const numbers = tenantSql(
+      'SELECT number FROM (SELECT number, {tenant:UUID} AS tenant FROM numbers(3000000)) WHERE tenant = {tenant:UUID}',
+    )
+    for await (const chunk of await store.stream(
+      { tenant: tenantKey('acme') },
+      { ...named('streamed', numbers), format: 'TSVRaw' },
+    ))
+      void chunk
     const left = await store.stream({ tenant: tenantKey('acme') }, { ...named('left', numbers), format: 'TSVRaw' })
     await left.next()
     await left.return?.()
     await store.close()
     const samples = samplesOf(await told.registry.metrics())
-    const count = (query: string, outcome: string) => valueOf(samples, 'agnt_clickhouse_query_duration_seconds_count', { query, outcome })
+    const count = (query: string, outcome: string) =>
+      valueOf(samples, 'agnt_clickhouse_query_duration_seconds_count', { query, outcome })
     expect(count('failing', 'failed')).toBe(1)
     expect(count('cancelled', 'cancelled')).toBe(1)
     expect(count('streamed', 'ok')).toBe(1)
@@ -190,7 +204,8 @@ describe('what is measured', () => {
     await ask()
     const samples = await scrape(service)
     const added = (result: string) =>
-      (valueOf(samples, 'agnt_cache_answers_total', { result }) as number) - (valueOf(before, 'agnt_cache_answers_total', { result }) as number)
+      (valueOf(samples, 'agnt_cache_answers_total', { result }) as number) -
+      (valueOf(before, 'agnt_cache_answers_total', { result }) as number)
     expect([added('miss'), added('shared'), added('hit')]).toEqual([1, 2, 1])
     expect(valueOf(samples, 'agnt_cache_entries')).toBeGreaterThanOrEqual(1)
     expect(valueOf(samples, 'agnt_cache_bytes')).toBeGreaterThan(500)
@@ -216,7 +231,10 @@ describe('what is measured', () => {
     const before = await scrape(service)
     expect(valueOf(before, 'agnt_self_check_timestamp_seconds')).toBe(0)
     service.setNow('2026-02-02T12:00:00Z')
-    await service.admin.command({ query: 'DELETE FROM activity WHERE level = 0', clickhouse_settings: { lightweight_deletes_sync: '2' } })
+    await service.admin.command({
+      query: 'DELETE FROM activity WHERE level = 0',
+      clickhouse_settings: { lightweight_deletes_sync: '2' },
+    })
     await service.selfCheck.run()
     const samples = await scrape(service)
     expect(valueOf(samples, 'agnt_drift')).toBeGreaterThan(0)
@@ -227,8 +245,23 @@ describe('what is measured', () => {
   test('and nothing of it names a company, a user, an assistant or an address', async () => {
     const { body } = await service.request('GET', '/metrics', { headers: { Authorization: `Bearer ${TOKEN}` } })
     expect(body).not.toMatch(/secret|acme|another|event \d/)
-    const labels = new Set(samplesOf(body).filter(({ name }) => name.startsWith('agnt_')).flatMap((sample) => Object.keys(sample.labels)))
-    expect([...labels].sort()).toEqual(['le', 'method', 'outcome', 'query', 'reason', 'result', 'route', 'state', 'status', 'version'])
+    const labels = new Set(
+      samplesOf(body)
+        .filter(({ name }) => name.startsWith('agnt_'))
+        .flatMap((sample) => Object.keys(sample.labels)),
+    )
+    expect([...labels].sort()).toEqual([
+      'le',
+      'method',
+      'outcome',
+      'query',
+      'reason',
+      'result',
+      'route',
+      'state',
+      'status',
+      'version',
+    ])
     // What a process is like is Node's and prom-client's to say.
     expect(valueOf(samplesOf(body), 'process_resident_memory_bytes')).toBeGreaterThan(1e6)
     expect(valueOf(samplesOf(body), 'nodejs_eventloop_lag_p99_seconds')).toBeDefined()

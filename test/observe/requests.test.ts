@@ -42,7 +42,9 @@ test('one line at debug: who, what, how long, and its queries', async () => {
       route: '/analytics/users/top',
       status: 200,
       ms: expect.any(Number),
-      queries: expect.arrayContaining([{ name: expect.stringMatching(/^[a-z_]+$/), ms: expect.any(Number), rows: expect.any(Number) }]),
+      queries: expect.arrayContaining([
+        { name: expect.stringMatching(/^[a-z_]+$/), ms: expect.any(Number), rows: expect.any(Number) },
+      ]),
     },
   ])
   expect(JSON.stringify(lines())).not.toMatch(SECRETS)
@@ -70,7 +72,13 @@ test('an export is told of when it is over, with its bytes', async () => {
   const { body } = await service.get('events', { ...RANGE, format: 'csv' })
   await vi.waitFor(() => expect(lines()).toHaveLength(1))
   expect(lines()).toMatchObject([
-    { level: 'debug', status: 200, export: 'ok', bytes: body.length, queries: [{ name: expect.any(String), rows: expect.any(Number) }] },
+    {
+      level: 'debug',
+      status: 200,
+      export: 'ok',
+      bytes: body.length,
+      queries: [{ name: expect.any(String), rows: expect.any(Number) }],
+    },
   ])
 })
 
@@ -92,7 +100,13 @@ describe('what is told at info or louder', () => {
     await admin.command({ query: 'RENAME TABLE hidden TO activity' })
     expect(status).toBe(503)
     const [line] = lines()
-    expect(line).toMatchObject({ level: 'warn', message: 'request failed', status: 503, route: '/analytics/rolling', tenant: 'acme' })
+    expect(line).toMatchObject({
+      level: 'warn',
+      message: 'request failed',
+      status: 503,
+      route: '/analytics/rolling',
+      tenant: 'acme',
+    })
     expect(line?.['cause']).toContain('activity')
     expect(line?.['queries']).toEqual(expect.arrayContaining([expect.objectContaining({ outcome: 'failed' })]))
     service.complaints.length = 0
@@ -109,9 +123,12 @@ describe('what is told at info or louder', () => {
   })
 
   test('a caller that hung up is none of it', async () => {
-    const read = vi.spyOn(Store.prototype, 'read').mockImplementation(
-      ({ signal }) => new Promise((_, reject) => signal?.addEventListener('abort', () => reject(unavailable('cancelled', 1, signal.reason)))),
-    )
+    const read = vi
+      .spyOn(Store.prototype, 'read')
+      .mockImplementation(
+        ({ signal }) =>
+          new Promise((_, reject) => signal?.addEventListener('abort', () => reject(unavailable('cancelled', 1, signal.reason)))),
+      )
     const headers = { Authorization: await authorization(service) }
     await service.app.request('/analytics/rolling?endDate=2026-02-04', { headers, signal: AbortSignal.timeout(100) })
     read.mockRestore()

@@ -49,7 +49,12 @@ describe('with a collector', () => {
     await service.get('rolling', {}, headers('nonsense', { traceparent: `00-${'0'.repeat(32)}-${CALLER}-01` }))
     await service.get('events', { ...RANGE, format: 'csv' }, headers('export'))
     await service.request('GET', '/secret-path?user=secret-user', headers('nothing'))
-    const call = { jsonrpc: '2.0', id: 1, method: 'tools/call', params: { name: 'metrics', arguments: { period: 'day', ...RANGE } } }
+    const call = {
+      jsonrpc: '2.0',
+      id: 1,
+      method: 'tools/call',
+      params: { name: 'metrics', arguments: { period: 'day', ...RANGE } },
+    }
     await service.request('POST', '/mcp', {
       headers: { 'X-Request-Id': 'agent', 'Content-Type': 'application/json', Accept: 'application/json, text/event-stream' },
       body: JSON.stringify(call),
@@ -68,7 +73,10 @@ describe('with a collector', () => {
 
   test('they come as OTLP, from a service with a name', () => {
     expect([...collector.paths]).toEqual(['POST /v1/traces'])
-    expect(collector.resource()).toMatchObject({ 'service.name': 'agnt-analytics', 'service.version': expect.stringMatching(/^\d/) })
+    expect(collector.resource()).toMatchObject({
+      'service.name': 'agnt-analytics',
+      'service.version': expect.stringMatching(/^\d/),
+    })
   })
 
   test('a request continues its caller’s trace, and its queries are its children', () => {
@@ -121,7 +129,9 @@ describe('with a collector', () => {
   })
 
   test('an agent’s call of a tool is a request within its request', () => {
-    const [agent, tool] = spans.filter(({ attributes }) => attributes['agnt.request_id'] === 'agent').sort((a) => (a.name === 'POST /mcp' ? -1 : 1))
+    const [agent, tool] = spans
+      .filter(({ attributes }) => attributes['agnt.request_id'] === 'agent')
+      .sort((a) => (a.name === 'POST /mcp' ? -1 : 1))
     expect([agent?.name, tool?.name]).toEqual(['POST /mcp', 'GET /analytics/metrics'])
     expect(tool?.parentSpanId).toBe(agent?.spanId)
   })
@@ -138,18 +148,26 @@ describe('with a collector', () => {
     expect(childrenOf(group as TakenSpan).map(({ name }) => name)).toContain('insert_events')
     const posts = ['post-b', 'post-c', 'post-d'].map(of)
     const groups = posts.flatMap(childrenOf)
-    const told = [...groups.map(({ parentSpanId }) => parentSpanId), ...groups.flatMap(({ links }) => links.map(({ spanId }) => spanId))]
+    const told = [
+      ...groups.map(({ parentSpanId }) => parentSpanId),
+      ...groups.flatMap(({ links }) => links.map(({ spanId }) => spanId)),
+    ]
     expect(told.sort()).toEqual(posts.map(({ spanId }) => spanId).sort())
     expect(groups.length).toBeLessThan(3)
     expect(groups.reduce((sum, { attributes }) => sum + Number(attributes['agnt.events']), 0)).toBe(3)
   })
 
   test('probes are no traces', () => {
-    expect(spans.filter(({ kind, name }) => kind === 2 && /health|metrics$/.test(name)).map(({ name }) => name)).toEqual(['GET /analytics/metrics'])
+    expect(spans.filter(({ kind, name }) => kind === 2 && /health|metrics$/.test(name)).map(({ name }) => name)).toEqual([
+      'GET /analytics/metrics',
+    ])
   })
 
   test('nothing in them names a company, a user, an assistant, an address or SQL', () => {
-    expect(of('nothing')).toMatchObject({ name: 'GET none', attributes: { 'http.route': 'none', 'http.response.status_code': 404 } })
+    expect(of('nothing')).toMatchObject({
+      name: 'GET none',
+      attributes: { 'http.route': 'none', 'http.response.status_code': 404 },
+    })
     expect(collector.raw()).not.toMatch(/secret|acme|SELECT|INSERT|Bearer|eyJ|startDate/)
   })
 })

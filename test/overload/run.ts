@@ -57,12 +57,7 @@ interface Phase {
 }
 
 /** Runs a load and looks at the service's memory meanwhile. */
-async function phase(
-  name: string,
-  service: RunningService,
-  target: Target,
-  work: (load: Load) => Promise<void>,
-): Promise<Phase> {
+async function phase(name: string, service: RunningService, target: Target, work: (load: Load) => Promise<void>): Promise<Phase> {
   const load = new Load(target)
   let rss = service.rss()
   const watch = setInterval(() => (rss = Math.max(rss, service.rss())), 500)
@@ -76,8 +71,7 @@ async function phase(
   return { name, seconds: (performance.now() - started) / 1_000, samples: load.samples, notSent: load.notSent, rss }
 }
 
-const shown = (samples: readonly Sample[], share: number) =>
-  samples.length === 0 ? '' : quantile(samples, share).toFixed(1)
+const shown = (samples: readonly Sample[], share: number) => (samples.length === 0 ? '' : quantile(samples, share).toFixed(1))
 
 const COLUMNS = ['', 'offered/s', 'accepted/s', '429/s', '503/s', 'other', 'p50 ms', 'p99 ms', 'writes p99', 'RSS MiB']
 
@@ -147,18 +141,14 @@ async function run(service: RunningService): Promise<string[]> {
   let sustained = 0
   for (const callers of [4, 8, 16, 32]) {
     say(`${callers} callers who wait`)
-    const probe = await phase(`${callers} callers`, service, target, (load) =>
-      load.closed(callers, PROBE_SECONDS, next),
-    )
+    const probe = await phase(`${callers} callers`, service, target, (load) => load.closed(callers, PROBE_SECONDS, next))
     phases.push(probe)
     if (probe.samples.every(isAccepted)) sustained = Math.max(sustained, probe.samples.length / probe.seconds)
   }
   await sleep(1_000)
 
   say(`${FACTOR} × ${sustained.toFixed(0)} calls a second for ${seconds} s`)
-  const over = await phase(`${FACTOR} × sustained`, service, target, (load) =>
-    load.steady(FACTOR * sustained, seconds, next),
-  )
+  const over = await phase(`${FACTOR} × sustained`, service, target, (load) => load.steady(FACTOR * sustained, seconds, next))
   const back = await recovery(target, next, normal)
   phases.push(over, await phase('one caller, after', service, target, (load) => load.closed(1, PROBE_SECONDS, next)))
 
@@ -185,8 +175,7 @@ async function run(service: RunningService): Promise<string[]> {
   const silent = refused.filter(({ retryAfter }) => !retryAfter)
   if (silent.length > 0) faults.push(`${silent.length} refusals without Retry-After`)
   if (sustained === 0) faults.push('no load was sustained')
-  if (accepted.length < (sustained * seconds) / 2)
-    faults.push('under overload less than half of what it can was answered')
+  if (accepted.length < (sustained * seconds) / 2) faults.push('under overload less than half of what it can was answered')
   if (!(p99 <= BOUND_MS)) faults.push(`p99 of accepted questions is ${p99.toFixed(0)} ms`)
   if (!(writes <= PATIENCE_MS)) faults.push(`p99 of accepted writes is ${writes.toFixed(0)} ms`)
   if (!(back <= RECOVERY_MS)) faults.push('not back to normal in time')

@@ -33,7 +33,8 @@ function pieces({ spans, raw }: Parts): Range[] {
     const quarters = id - SPLIT_DAY.id
     if (quarters > 0) {
       const [midnight, noon] = [Math.floor(start / 86_400) * 86_400, Math.floor(start / 86_400) * 86_400 + quarters * 900]
-      if (!CUTS.includes(quarters) || (start !== midnight && start !== noon)) throw new Error(`no piece of ${id} starts at ${start}`)
+      if (!CUTS.includes(quarters) || (start !== midnight && start !== noon))
+        throw new Error(`no piece of ${id} starts at ${start}`)
       return { from: start * 1000, to: (start === midnight ? noon : midnight + 86_400) * 1000 }
     }
     const level = LEVELS.find((candidate) => candidate.id === id)
@@ -58,8 +59,8 @@ function expectCover(parts: Parts, { from, to }: Range) {
 const instant = oneof(
   integer({ min: 0, max: MAX_INSTANT }),
   // On and next to the starts of spans.
-  tuple(constantFrom(...LEVELS), integer({ min: 0, max: 30_000 }), integer({ min: -1, max: 1 })).map(
-    ([level, count, off]) => Math.min(Math.max(0, level.seconds * 1000 * count + off), MAX_INSTANT),
+  tuple(constantFrom(...LEVELS), integer({ min: 0, max: 30_000 }), integer({ min: -1, max: 1 })).map(([level, count, off]) =>
+    Math.min(Math.max(0, level.seconds * 1000 * count + off), MAX_INSTANT),
   ),
 )
 const length = oneof(
@@ -95,7 +96,9 @@ describe('cut', () => {
           const level = SEALED.findIndex((candidate) => candidate.id === Math.min(id, SPLIT_DAY.id))
           const seconds = SEALED[level]?.seconds ?? 1
           const isSealed = Math.floor(start / seconds) * seconds + seconds <= (sealedUntil[level] ?? Infinity)
-          const mayBe = usable.some((candidate) => candidate.id === Math.min(id, SPLIT_DAY.id)) || COARSE.some((candidate) => candidate.id === id)
+          const mayBe =
+            usable.some((candidate) => candidate.id === Math.min(id, SPLIT_DAY.id)) ||
+            COARSE.some((candidate) => candidate.id === id)
           if (!isSealed || !mayBe) throw new Error(`a span of level ${id} from ${start} may not be used`)
         }
       }),

@@ -138,10 +138,7 @@ export async function startWorld({
 
     async store(events: readonly SentEvent[], caller: Caller) {
       const headers = { 'Content-Type': 'application/json' }
-      const reply = await ask(
-        { method: 'POST', url: '/analytics/events', headers, body: JSON.stringify(events) },
-        caller,
-      )
+      const reply = await ask({ method: 'POST', url: '/analytics/events', headers, body: JSON.stringify(events) }, caller)
       const wanted = JSON.stringify({ success: true, data: { accepted: events.length, duplicates: 0, rejected: [] } })
       if (reply.body !== wanted) throw new Error(`${reply.status} ${reply.body.slice(0, 500)}`)
     },

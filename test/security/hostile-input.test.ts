@@ -121,8 +121,7 @@ function faultsOf(request: Attack, { status, headers, text }: Answer): string[] 
   const faults: string[] = []
   if (status !== 200 && status !== 304 && status !== 204 && !REFUSALS.has(status)) faults.push(`status ${status}`)
   if (!headers.get('X-Request-Id')) faults.push('no request id')
-  for (const [name, value] of headers)
-    if (/[^\t\x20-\x7e]/.test(value)) faults.push(`header ${name}: ${JSON.stringify(value)}`)
+  for (const [name, value] of headers) if (/[^\t\x20-\x7e]/.test(value)) faults.push(`header ${name}: ${JSON.stringify(value)}`)
   if (request.method === 'HEAD' || status === 304 || status === 204) {
     if (text !== '') faults.push('a body where none belongs')
     return faults
@@ -142,16 +141,13 @@ function faultsOf(request: Attack, { status, headers, text }: Answer): string[] 
   } else {
     const { error } = body
     const details = Array.isArray(error?.details) ? error.details : [{}]
-    if (body.success !== false || typeof error?.code !== 'string' || typeof error.message !== 'string')
-      faults.push('no envelope')
+    if (body.success !== false || typeof error?.code !== 'string' || typeof error.message !== 'string') faults.push('no envelope')
     if (!details.every(isComplaint) || typeof body.requestId !== 'string') faults.push('no envelope')
-    if (status === 400 && request.url.startsWith('/analytics') && details.length === 0)
-      faults.push('a 400 that does not say why')
+    if (status === 400 && request.url.startsWith('/analytics') && details.length === 0) faults.push('a 400 that does not say why')
   }
   const sent = [safelyDecoded(request.url), request.url, ...Object.values(request.headers), request.body].join(' ')
   const said = STORED.reduce((rest, fragment) => rest.replaceAll(fragment, ''), text)
-  for (const word of INSIDE)
-    if (said.includes(word) && !sent.includes(word)) faults.push(`says ${JSON.stringify(word)}`)
+  for (const word of INSIDE) if (said.includes(word) && !sent.includes(word)) faults.push(`says ${JSON.stringify(word)}`)
   return faults
 }
 
@@ -193,8 +189,7 @@ describe(`${REQUESTS} hostile requests, seed ${SEED}`, { timeout: 600_000 }, () 
             tally.set(answer.status, (tally.get(answer.status) ?? 0) + 1)
             const faults = faultsOf(request, answer)
             if (service.complaints.length > 0) faults.push(`logged: ${service.complaints.splice(0).join(' ')}`)
-            if (faults.length > 0)
-              throw new Error(`${faults.join(', ')}\n${shown(request)}\n${answer.text.slice(0, 2_000)}`)
+            if (faults.length > 0) throw new Error(`${faults.join(', ')}\n${shown(request)}\n${answer.text.slice(0, 2_000)}`)
           })
         }),
         {
@@ -240,15 +235,12 @@ describe('a hostile id is an id like any other', { timeout: 300_000 }, () => {
       Array.from({ length: place + 1 }, (_, n): SentEvent => ({
         id: n === 0 ? name(hostile) : `${place}/${n}`,
         eventType:
-          (['incomingMessages', 'outgoingMessages', 'tasksInitiated', 'tasksCompleted'] as const)[n % 4] ??
-          'tasksCompleted',
+          (['incomingMessages', 'outgoingMessages', 'tasksInitiated', 'tasksCompleted'] as const)[n % 4] ?? 'tasksCompleted',
         timestamp: new Date((at += 300_000)).toISOString(),
         assistant: name(hostile),
         user: name(hostile),
         cost: n / 8,
-        ...(n === 0
-          ? { model: name(hostile), traceId: name(hostile), metadata: { [name(hostile)]: [name(hostile)] } }
-          : {}),
+        ...(n === 0 ? { model: name(hostile), traceId: name(hostile), metadata: { [name(hostile)]: [name(hostile)] } } : {}),
       })),
     )
   }
@@ -264,8 +256,7 @@ describe('a hostile id is an id like any other', { timeout: 300_000 }, () => {
   const mapped = (value: unknown): unknown => {
     if (typeof value === 'string') return twins.get(value) ?? value
     if (Array.isArray(value)) return value.map(mapped)
-    if (typeof value === 'object' && value !== null)
-      return Object.entries(value).map(([name, of]) => [mapped(name), mapped(of)])
+    if (typeof value === 'object' && value !== null) return Object.entries(value).map(([name, of]) => [mapped(name), mapped(of)])
     return value
   }
 
@@ -432,34 +423,15 @@ describe('broken HTTP over a real socket', { timeout: 300_000 }, () => {
     () => get('Upgrade: h2c', 'Connection: Upgrade, HTTP2-Settings', 'HTTP2-Settings: x'),
     () => get('Content-Length: 5') + 'hello',
     () => get('Transfer-Encoding: chunked') + '5\r\nhello\r\n0\r\n\r\n',
-    ...[
-      '-1',
-      'abc',
-      '1e3',
-      '0x5',
-      '5, 5',
-      '5\r\nContent-Length: 6',
-      '18446744073709551616',
-      '',
-      ' ',
-      '+5',
-      '999999999',
-    ].map((length) => () => post([`Content-Length: ${length}`], '[{}]\n')),
+    ...['-1', 'abc', '1e3', '0x5', '5, 5', '5\r\nContent-Length: 6', '18446744073709551616', '', ' ', '+5', '999999999'].map(
+      (length) => () => post([`Content-Length: ${length}`], '[{}]\n'),
+    ),
     ...['chunked, identity', 'identity', 'gzip', 'chunked, chunked', 'xchunked', 'chunked\r\nContent-Length: 5'].map(
       (coding) => () => post([`Transfer-Encoding: ${coding}`], '5\r\n[{}]\n\r\n0\r\n\r\n'),
     ),
-    ...[
-      'zz',
-      '-5',
-      'ffffffffffffffff',
-      '10000000000000000',
-      '5;ext=1',
-      `5;${'x'.repeat(20_000)}`,
-      '5 ',
-      '',
-      '0x5',
-      '4',
-    ].map((size) => () => post(['Transfer-Encoding: chunked'], `${size}\r\n[{}]\n\r\n0\r\n\r\n`)),
+    ...['zz', '-5', 'ffffffffffffffff', '10000000000000000', '5;ext=1', `5;${'x'.repeat(20_000)}`, '5 ', '', '0x5', '4'].map(
+      (size) => () => post(['Transfer-Encoding: chunked'], `${size}\r\n[{}]\n\r\n0\r\n\r\n`),
+    ),
     () => post(['Transfer-Encoding: chunked'], '5\r\n[{}'),
     () => post(['Transfer-Encoding: chunked'], '5\r\n[{}]\n\r\n0\r\nX-Trailer: \0\r\n\r\n'),
     () => post(['Content-Length: 100'], '[{}]'),
@@ -520,8 +492,7 @@ describe('broken HTTP over a real socket', { timeout: 300_000 }, () => {
                     : parsed?.success === false && parsed.requestId
                 if (!isProper) throw new Error(`${what}: ${status} ${body}`)
               }
-              if (answers.length === 0)
-                tally.set('closed without a word', (tally.get('closed without a word') ?? 0) + 1)
+              if (answers.length === 0) tally.set('closed without a word', (tally.get('closed without a word') ?? 0) + 1)
             }),
           ),
         )

@@ -238,9 +238,7 @@ export const text: fc.Arbitrary<string> = fc.oneof(
   { weight: 1, arbitrary: fc.string({ unit: 'grapheme', maxLength: 40 }) },
   {
     weight: 1,
-    arbitrary: fc
-      .array(fc.integer({ min: 0, max: 0xffff }), { maxLength: 20 })
-      .map((units) => String.fromCharCode(...units)),
+    arbitrary: fc.array(fc.integer({ min: 0, max: 0xffff }), { maxLength: 20 }).map((units) => String.fromCharCode(...units)),
   },
   { weight: 1, arbitrary: fc.constantFrom('\0', 'a\0b', 'x'.repeat(257), '👩'.repeat(129), 'x'.repeat(9_000)) },
 )
@@ -503,10 +501,10 @@ const FIELDS = [
 
 /** A proper event but for one field or two, which may also come twice or be no field at all. */
 const eventText = fc
-  .array(
-    fc.tuple(fc.oneof(fc.constantFrom(...FIELDS), fc.constantFrom('__proto__', 'constructor', 'tenant'), text), json),
-    { minLength: 1, maxLength: 2 },
-  )
+  .array(fc.tuple(fc.oneof(fc.constantFrom(...FIELDS), fc.constantFrom('__proto__', 'constructor', 'tenant'), text), json), {
+    minLength: 1,
+    maxLength: 2,
+  })
   .map((odd) => {
     const proper = Object.entries(EVENT).map(([name, value]) => `${JSON.stringify(name)}:${JSON.stringify(value)}`)
     return `{${[...proper, ...odd.map(([name, value]) => `${JSON.stringify(name)}:${value}`)].join(',')}}`
@@ -596,9 +594,7 @@ const body = fc.oneof(
   },
   {
     weight: 5,
-    arbitrary: headerText.map((type) =>
-      post({ headers: { 'Content-Type': type, 'Content-Encoding': type }, body: one }),
-    ),
+    arbitrary: headerText.map((type) => post({ headers: { 'Content-Type': type, 'Content-Encoding': type }, body: one })),
   },
   { weight: 1, arbitrary: fc.constantFrom(...BOMBS).map(post) },
 )

@@ -13,16 +13,7 @@ import { FILTER, WithoutPredicate, WithoutTableFilters, WithoutTenant } from './
 import { CROWD_DAY, eventsOf, startWorld, type Company, type Question, type Seen, type World } from './companies.ts'
 import { tenantSql } from '../../src/clickhouse/tenant-filter.ts'
 
-const PATHS = [
-  'overview',
-  'metrics',
-  'rolling',
-  'events',
-  'assistants',
-  'users/top',
-  'snapshots',
-  'regressions',
-] as const
+const PATHS = ['overview', 'metrics', 'rolling', 'events', 'assistants', 'users/top', 'snapshots', 'regressions'] as const
 
 /** Who asks, and whose events are all that exist in the world where its answers are taken down. */
 interface Who {
@@ -87,11 +78,7 @@ function reads(cursors: readonly string[]): Question[] {
     if ('startDate' in base) questions.push(get(path, { ...base, ...RAGGED }))
   }
   for (const period of ['day', 'week', 'month']) {
-    questions.push(
-      get('overview', { period }),
-      get('metrics', { period, ...RAGGED }),
-      get('snapshots', { period, ...RANGE }),
-    )
+    questions.push(get('overview', { period }), get('metrics', { period, ...RAGGED }), get('snapshots', { period, ...RANGE }))
     for (const format of ['json', 'ndjson', 'csv', 'parquet']) questions.push(get('snapshots', { period, format, ...RAGGED }))
   }
   for (const window of [1, 7, 90])
@@ -115,10 +102,7 @@ function reads(cursors: readonly string[]): Question[] {
     { url: '/operations/reconcile?repair=true', method: 'POST' },
   )
   for (const cursor of cursors) {
-    questions.push(
-      get('events', { ...RANGE, cursor }),
-      get('events', { ...RANGE, cursor, assistant: 'assistant 1', limit: 7 }),
-    )
+    questions.push(get('events', { ...RANGE, cursor }), get('events', { ...RANGE, cursor, assistant: 'assistant 1', limit: 7 }))
     questions.push(get('events', { ...RANGE, cursor, skip: 1 }))
   }
   return questions
@@ -147,12 +131,7 @@ function writes(company: Company): Question[] {
   const first = post([event('new 1', company), event('new 2', company), event(undefined, company)], 'key-1')
   return [
     // Ids that the other company has, that both have, and that both send just now.
-    post([
-      event('event 399', company),
-      event('event 3', company),
-      event('crowd 7', company),
-      event('at once', company),
-    ]),
+    post([event('event 399', company), event('event 3', company), event('crowd 7', company), event('at once', company)]),
     post([event('event 399', company), event('at once', company)]),
     first,
     first,
@@ -328,9 +307,7 @@ describe('two companies with the same names for everything', SLOW, () => {
   test('what is compared is not empty: every endpoint shows each of them something, and not the same', () => {
     for (const path of PATHS) {
       const at = expected.questions.findIndex(({ url }) => url.startsWith(`/analytics/${path}?`))
-      const [first, second, narrow, foreign, newcomer] = [...expected.reads.values()].map(
-        (replies) => replies[at]?.body ?? '',
-      )
+      const [first, second, narrow, foreign, newcomer] = [...expected.reads.values()].map((replies) => replies[at]?.body ?? '')
       expect(first, path).toContain('"success":true')
       expect(new Set([first, second, narrow, foreign]), path).toHaveProperty('size', 4)
       expect(foreign, path).toBe(newcomer)
@@ -437,11 +414,7 @@ describe('without the right token', () => {
   test('no token: every route says the same, whatever was asked', async () => {
     const { app } = await open()
     for (const [method, path] of ROUTES) {
-      for (const query of [
-        '',
-        '?period=globex&nonsense=1',
-        '?startDate=2026-01-01&endDate=2026-02-01&assistant=only+globex',
-      ]) {
+      for (const query of ['', '?period=globex&nonsense=1', '?startDate=2026-01-01&endDate=2026-02-01&assistant=only+globex']) {
         const response = await app.request(path + query, { method, headers: { 'X-Request-Id': 'mine' } })
         expect(response.status, `${method} ${path}`).toBe(401)
         expect(response.headers.get('WWW-Authenticate')).toBe('Bearer realm="agnt-analytics"')

@@ -61,7 +61,8 @@ async function inGroups(size: number, work: (org: string) => Promise<void>) {
 async function send(org: string, at: number): Promise<string[]> {
   for (;;) {
     const { status, body } = await (services[at] as TestService).post(eventsOf(org, at), { org })
-    if (status === 200) return (body.data.rejected as Array<{ message: string }>).map(({ message }) => `${org} is told: ${message}`)
+    if (status === 200)
+      return (body.data.rejected as Array<{ message: string }>).map(({ message }) => `${org} is told: ${message}`)
     expect(status, JSON.stringify(body)).toBe(503)
     await sleep(500)
   }

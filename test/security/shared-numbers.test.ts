@@ -139,7 +139,10 @@ async function story(world: World, companies: readonly Company[]): Promise<Map<s
     }
   }
   for (const company of companies) {
-    await world.plant('names', namesOf(company).map((row) => ({ tenant: tenantKey(company), ...row })))
+    await world.plant(
+      'names',
+      namesOf(company).map((row) => ({ tenant: tenantKey(company), ...row })),
+    )
   }
   for (const company of companies) await world.store(eventsOf(company), { org: company })
   await inTurn('reads', () => READS)
@@ -238,11 +241,20 @@ describe('the checks would notice', SLOW, () => {
   test('queries that go by the numbers alone: every endpoint and every tool', async () => {
     const found = await leaks(await open((options) => new WithoutTenant(options)))
     for (const path of Object.keys(NEEDED)) {
-      expect(found.some((leak) => leak.includes(` GET /analytics/${path}?`)), path).toBe(true)
-      expect(found.some((leak) => leak.includes(`"name":"${path.replace('/', '_')}"`)), `tool ${path}`).toBe(true)
+      expect(
+        found.some((leak) => leak.includes(` GET /analytics/${path}?`)),
+        path,
+      ).toBe(true)
+      expect(
+        found.some((leak) => leak.includes(`"name":"${path.replace('/', '_')}"`)),
+        `tool ${path}`,
+      ).toBe(true)
     }
     for (const format of ['ndjson', 'csv', 'parquet']) {
-      expect(found.some((leak) => leak.includes(`format=${format}`)), format).toBe(true)
+      expect(
+        found.some((leak) => leak.includes(`format=${format}`)),
+        format,
+      ).toBe(true)
     }
   })
 
@@ -268,7 +280,10 @@ test('a query for anything else than the key of a company is not sent', async ()
   const key = tenantKey('acme')
   for (const text of ['', 'acme', `${key}' OR '1' = '1`, `${key}\n`, key.toUpperCase(), '00000000-0000-0000-0000-000000000000']) {
     await expect(store?.read({ tenant: text as TenantKey }, named('forged_read')), text).rejects.toThrow(TypeError)
-    await expect(store?.stream({ tenant: text as TenantKey }, { ...named('forged_stream'), format: 'TSVRaw' }), text).rejects.toThrow(TypeError)
+    await expect(
+      store?.stream({ tenant: text as TenantKey }, { ...named('forged_stream'), format: 'TSVRaw' }),
+      text,
+    ).rejects.toThrow(TypeError)
   }
   await store?.read({ tenant: key }, named('right_read'))
   expect(sent.filter((name) => name.endsWith('_read') || name.endsWith('_stream'))).toEqual(['right_read'])

@@ -107,10 +107,7 @@ const readEnd = (text: string, zone = 'UTC') => parseInstant(text, zone, 'end')
 const anyInstant = fc.integer({ min: MIN_INSTANT, max: MAX_INSTANT - 1 })
 const nearTransition = fc
   .tuple(fc.constantFrom(...transitions), fc.integer({ min: -2.5 * DAY, max: 1.5 * DAY }))
-  .map(([[zone, near], shift]): [string, Instant] => [
-    zone,
-    Math.min(Math.max(near + shift, MIN_INSTANT), MAX_INSTANT - 1),
-  ])
+  .map(([[zone, near], shift]): [string, Instant] => [zone, Math.min(Math.max(near + shift, MIN_INSTANT), MAX_INSTANT - 1)])
 const zoneAndInstant = fc.oneof(fc.tuple(fc.constantFrom(...ZONES), anyInstant), nearTransition)
 const anyPeriod = fc.constantFrom(...PERIODS)
 const RUNS = { numRuns: 2_000 }
@@ -345,7 +342,9 @@ describe('parseInstant', () => {
     expect(readEnd('2099-12-31T19:00', 'America/New_York')).toEqual({ instant: MAX_INSTANT })
     expect(readEnd('2026-02-22')).toEqual({ instant: Date.parse('2026-02-22') })
     for (const text of ['2100-01-01T00:00:00.001Z', '2100-01-02', '1969-12-31', '2101-01-01']) {
-      expect(readEnd(text)).toEqual({ error: 'is out of range; must be from 1970-01-01T00:00:00.000Z to 2100-01-01T00:00:00.000Z' })
+      expect(readEnd(text)).toEqual({
+        error: 'is out of range; must be from 1970-01-01T00:00:00.000Z to 2100-01-01T00:00:00.000Z',
+      })
     }
   })
 

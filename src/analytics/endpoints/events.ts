@@ -48,7 +48,10 @@ export const events = endpoint({
     ...range,
     eventType,
     format,
-    limit: openLimit(`Events of the answer. Where it is not given, ${PAGE_SIZE} in \`json\` and all in the other formats.`, PAGE_SIZE),
+    limit: openLimit(
+      `Events of the answer. Where it is not given, ${PAGE_SIZE} in \`json\` and all in the other formats.`,
+      PAGE_SIZE,
+    ),
     skip,
     cursor: textParameter(
       (value) => readCursor(value) !== null,
@@ -105,7 +108,10 @@ export const events = endpoint({
       const asked = formatOf({ parameters, accept }) as FileFormat
       return {
         headers: fileHeaders(asked, 'events', from, to),
-        chunks: await store.stream(scope, eventsFile(scope, asked, { from, to, type, size, skipped, cursor: cursorOf(parameters) })),
+        chunks: await store.stream(
+          scope,
+          eventsFile(scope, asked, { from, to, type, size, skipped, cursor: cursorOf(parameters) }),
+        ),
       }
     },
   },

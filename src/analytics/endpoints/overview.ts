@@ -56,7 +56,9 @@ export const overview = endpoint({
     // One call for both, unless they overlap: in the first minutes of a day, or where endDate is ahead.
     const [[whole], [recent]] =
       present.from >= to
-        ? await totalsOf(store, scope, 'overview', [complete, present], 'figures and assistants').then(([a, b]) => [[a], [b]] as const)
+        ? await totalsOf(store, scope, 'overview', [complete, present], 'figures and assistants').then(
+            ([a, b]) => [[a], [b]] as const,
+          )
         : await Promise.all([
             totalsOf(store, scope, 'overview', [complete], 'figures and assistants'),
             totalsOf(store, scope, 'overview_realtime', [present]),

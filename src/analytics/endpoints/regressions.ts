@@ -20,8 +20,13 @@ const atLeastZero = (description: string) => v.pipe(v.number(), v.minValue(0), v
 const severityField = v.picklist(['warning', 'critical'] satisfies Severity[])
 
 const compared = {
-  metric: whatIs(METRICS, 'The figure; `idle` counts all events of what fell silent, `costPerMessage` divides by messages both ways.'),
-  hours: atLeastZero('How many of the last hours are compared: the window, or the half, quarter or eighth of it that shows it best.'),
+  metric: whatIs(
+    METRICS,
+    'The figure; `idle` counts all events of what fell silent, `costPerMessage` divides by messages both ways.',
+  ),
+  hours: atLeastZero(
+    'How many of the last hours are compared: the window, or the half, quarter or eighth of it that shows it best.',
+  ),
   current: atLeastZero('In those hours.'),
   median: atLeastZero('Of the same hours of the weeks before.'),
   spread: atLeastZero('1.4826 × the median absolute deviation of the weeks, in the unit of the figure.'),
@@ -45,7 +50,9 @@ export const Finding = v.strictObject({
   scope: whatIs(['fleet', 'assistant'], 'Of whom.'),
   assistant: orNull(v.pipe(v.string(), v.minLength(1)), 'Its id; null for the fleet.'),
   direction: whatIs(['up', 'down'], 'Which way it went.'),
-  since: instant('When it began, by the slots of a quarter of an hour to four hours that the window has; of what is idle, its last event.'),
+  since: instant(
+    'When it began, by the slots of a quarter of an hour to four hours that the window has; of what is idle, its last event.',
+  ),
   until: instant('When it ended; the end of the window where it goes on.'),
   run: v.pipe(
     v.strictObject({
@@ -55,7 +62,9 @@ export const Finding = v.strictObject({
     v.description('The figure from `since` until `until`; of what is idle, over `hours`.'),
   ),
   summary: text('All of it in a sentence.'),
-  evidence: text('The events behind it: path and query of a GET of this service. Of what is idle, its last event and the silence after it.'),
+  evidence: text(
+    'The events behind it: path and query of a GET of this service. Of what is idle, its last event and the silence after it.',
+  ),
 })
 
 export const Regressions = v.strictObject({
@@ -66,11 +75,17 @@ export const Regressions = v.strictObject({
   hours: count('As asked.'),
   weeks: count('As asked.'),
   ...rangeFields,
-  baseline: v.pipe(v.array(v.strictObject(rangeFields)), v.description('What it was compared with, a range for each week, oldest first.')),
+  baseline: v.pipe(
+    v.array(v.strictObject(rangeFields)),
+    v.description('What it was compared with, a range for each week, oldest first.'),
+  ),
   assistants: count('Assistants with an event in any of the ranges or between them.'),
   total: count('Findings, those beyond `limit` too.'),
   findings: v.pipe(v.array(Finding), v.description('The critical ones first, then by how far they are off.')),
-  fleet: v.pipe(v.array(Comparison), v.description('Every figure of the whole fleet that could be compared, whether out of line or not.')),
+  fleet: v.pipe(
+    v.array(Comparison),
+    v.description('Every figure of the whole fleet that could be compared, whether out of line or not.'),
+  ),
 })
 
 export const regressions = endpoint({

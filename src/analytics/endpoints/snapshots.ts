@@ -61,8 +61,7 @@ export const snapshots = endpoint({
   },
 
   export: {
-    description:
-      'For BI tools also a file in NDJSON, CSV or Parquet. In Parquet dates are timestamps and integers have 64 bits.',
+    description: 'For BI tools also a file in NDJSON, CSV or Parquet. In Parquet dates are timestamps and integers have 64 bits.',
     row: Snapshot,
     wanted: (asked) => formatOf(asked) !== 'json' || entriesOf(asked).length > ROWS_A_QUERY,
 
@@ -86,7 +85,12 @@ const entriesOf = ({ parameters: { period: unit, startDate, endDate, timezone } 
   periodsBetween(unit, startDate, endDate, timezone)
 
 async function* rowsOf(question: Question<typeof parameters>): AsyncGenerator<Snapshot[]> {
-  const { store, scope, now, parameters: { period: unit } } = question
+  const {
+    store,
+    scope,
+    now,
+    parameters: { period: unit },
+  } = question
   const entries = entriesOf(question)
   for (let at = 0; at < entries.length; at += ROWS_A_QUERY) {
     const some = entries.slice(at, at + ROWS_A_QUERY)

@@ -39,8 +39,7 @@ export const usersTop = endpoint({
     // Users are pre-summed over all assistants: with a filter by assistant, or by user, the raw log is the source.
     const levels = scope.assistants || scope.users ? [] : USER_LEVELS
     const parts = partsOf(scope, 'user_activity', [{ from: startDate, to: endDate }], levels)
-    const candidates =
-      (await ranks.shortlist(scope, parts, places, now)) ?? (await ranking(store, scope, parts, places))
+    const candidates = (await ranks.shortlist(scope, parts, places, now)) ?? (await ranking(store, scope, parts, places))
     const rows = candidates.length === 0 ? [] : await store.read(scope, userDetails(scope, parts, candidates))
     const top = rows
       .map(({ user, assistants, lastAt, ...sums }) => {
@@ -50,7 +49,12 @@ export const usersTop = endpoint({
       .sort((a, b) => b.total - a.total)
     const least = top[places - 1]?.total ?? 0
     const listed = top.filter(({ total }) => total >= least)
-    const nameOf = await names.names(scope.tenant, 'user', listed.map(({ user }) => user), scope.onQuery)
+    const nameOf = await names.names(
+      scope.tenant,
+      'user',
+      listed.map(({ user }) => user),
+      scope.onQuery,
+    )
     return {
       covers: { from: startDate, to: endDate },
       data: listed

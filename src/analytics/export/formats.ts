@@ -63,8 +63,7 @@ function specificity(range: string, type: string): number {
 /** A weight that is none counts as 0: nobody has asked for that. */
 const weightOf = (text: string) => (/^(0(\.\d{0,3})?|1(\.0{0,3})?)$/.test(text) ? Number(text) : 0)
 
-export const contentType = (of: Format) =>
-  of === 'parquet' ? MEDIA_TYPES.parquet[0] : `${MEDIA_TYPES[of][0]}; charset=utf-8`
+export const contentType = (of: Format) => (of === 'parquet' ? MEDIA_TYPES.parquet[0] : `${MEDIA_TYPES[of][0]}; charset=utf-8`)
 
 /** Headers of an export, with the name it is saved under: what it holds and the dates (UTC) that it covers. */
 export function fileHeaders(of: Format, name: string, startDate: Instant, endDate: Instant): Record<string, string> {

@@ -7,7 +7,8 @@ import { type Selection, selectionParams, selectionSql } from './event-selection
 
 export function eventsFile(scope: Scope, as: FileFormat, wanted: Selection): FileQuery {
   const { size, skipped } = wanted
-  const part = size === undefined ? (skipped > 0 ? ' OFFSET {skipped:UInt64}' : '') : ' LIMIT {size:UInt32} OFFSET {skipped:UInt64}'
+  const part =
+    size === undefined ? (skipped > 0 ? ' OFFSET {skipped:UInt64}' : '') : ' LIMIT {size:UInt32} OFFSET {skipped:UInt64}'
   const columns = as === 'ndjson' ? LINE : COLUMNS
   return {
     name: 'events_file',

@@ -31,7 +31,9 @@ export function userDetails(scope: Scope, parts: Parts, listed: readonly number[
   const source = rowsOf(parts, spans, raw)
   return {
     name: 'users_top_details',
-    sql: tenantSql(`SELECT user_no AS user, ${SUMS}, length(groupUniqArrayArray(assistants)) AS assistants FROM (${source}) GROUP BY user_no`),
+    sql: tenantSql(
+      `SELECT user_no AS user, ${SUMS}, length(groupUniqArrayArray(assistants)) AS assistants FROM (${source}) GROUP BY user_no`,
+    ),
     params: { ...edges.params, ...rows.params, listed },
     // With ragged ends it takes 35 ms to find these users there by projection, and 10 to read everybody's events.
     settings: { use_uncompressed_cache: 1, ...(scope.users ? {} : { optimize_use_projections: 0 }) },

@@ -201,13 +201,7 @@ function compareSpan(hours: number, now: Sums, weeks: readonly Sums[], minVolume
   return metrics.flatMap((metric) => compare(metric, hours, now, weeks, minVolume) ?? [])
 }
 
-function compare(
-  metric: Metric,
-  hours: number,
-  now: Sums,
-  lived: readonly Sums[],
-  minVolume: number,
-): Comparison | null {
+function compare(metric: Metric, hours: number, now: Sums, lived: readonly Sums[], minVolume: number): Comparison | null {
   const measure = MEASURES[metric]
   const enough = (sums: Sums) => measure.volume(sums) >= minVolume
   const weeks = measure.needsVolume ? lived.filter(enough) : lived
@@ -291,7 +285,11 @@ export function runOf(
   const sign = comparison.score < 0 ? -1 : 1
   const lived = weeks.slice(weeks.length - livedWeeks(weeks.map((week) => week.reduce(addSums))))
   const expected = slots.map((slot, at) =>
-    measure.expected(slot, lived.map((week) => week[at] as Sums), comparison.median),
+    measure.expected(
+      slot,
+      lived.map((week) => week[at] as Sums),
+      comparison.median,
+    ),
   )
   const excess = slots.map((slot, at) => sign * (measure.amount(slot) - (expected[at] as number)))
   let run = { first: 0, end: slots.length }

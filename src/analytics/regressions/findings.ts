@@ -29,7 +29,12 @@ export function inOrder(a: Found, b: Found, nameIn: (found: Found) => string | n
 }
 
 /** The sums of every assistant over each of the ranges and over the gaps between them, which tell when it was last seen. */
-export async function assistantSums(store: Store, scope: Scope, name: string, wanted: readonly Range[]): Promise<AssistantSums[]> {
+export async function assistantSums(
+  store: Store,
+  scope: Scope,
+  name: string,
+  wanted: readonly Range[],
+): Promise<AssistantSums[]> {
   const ranges = unbroken(wanted).filter((range) => range.to > MIN_INSTANT)
   return ranges.length === 0 ? [] : store.read(scope, sumsByAssistant(scope, name, ranges))
 }

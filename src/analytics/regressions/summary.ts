@@ -46,7 +46,8 @@ export function summaryOf(
   const who = assistant === null ? 'the fleet' : `assistant ${JSON.stringify(assistant)}`
   const show = SHOWN[metric] ?? inWhole
   const usual = `usual are ${show(median)} (median of ${weeks} weeks)`
-  if (metric === 'idle') return `${who[0]?.toUpperCase()}${who.slice(1)} has been silent since ${minute(since)}; in its last ${hours} h ${usual} events.`
+  if (metric === 'idle')
+    return `${who[0]?.toUpperCase()}${who.slice(1)} has been silent since ${minute(since)}; in its last ${hours} h ${usual} events.`
   const start = `${minute(since)}${since === window.from ? ' or before' : ''}`
   const when = until === window.to ? `since ${start}` : `from ${start} until ${minute(until)}`
   const moved = change === null ? '' : `, ${change < 0 ? '−' : '+'}${Math.round(Math.abs(change) * 100)} %`

@@ -163,8 +163,7 @@ const HERE = fileURLToPath(import.meta.url)
 const SERVER_FILE = resolve(HERE, '..', `server${extname(HERE)}`)
 const SHARED_USERS_FILE = resolve(HERE, '../../../../clickhouse/users.xml')
 
-const EXEC_ARGV =
-  extname(HERE) === '.ts' ? ['--import', pathToFileURL(createRequire(HERE).resolve('tsx')).href] : []
+const EXEC_ARGV = extname(HERE) === '.ts' ? ['--import', pathToFileURL(createRequire(HERE).resolve('tsx')).href] : []
 
 const newUser = (username: string): User => ({ username, password: randomBytes(24).toString('base64url') })
 
@@ -297,16 +296,20 @@ interface Launched {
 function launch(dataDir: string, port: number, passwords: Record<string, string>, tcpPort?: number): Launched {
   const runDirectory = join(dataDir, 'run')
   const portFile = port === 0 ? `port-${randomBytes(8).toString('hex')}` : ''
-  const child = fork(SERVER_FILE, [join(dataDir, 'clickhouse'), 'config.xml', String(port), portFile, ...(tcpPort ? [String(tcpPort)] : [])], {
-    cwd: runDirectory,
-    execArgv: EXEC_ARGV,
-    // Not settings of the service: the child needs PATH and the like, and users.xml takes the passwords from here.
-    env: { ...process.env, ...passwords },
-    stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
-    // A process group of its own: Ctrl-C in a terminal goes to the whole group, and ClickHouse has to outlive what the
-    // service still writes while it shuts down.
-    detached: true,
-  })
+  const child = fork(
+    SERVER_FILE,
+    [join(dataDir, 'clickhouse'), 'config.xml', String(port), portFile, ...(tcpPort ? [String(tcpPort)] : [])],
+    {
+      cwd: runDirectory,
+      execArgv: EXEC_ARGV,
+      // Not settings of the service: the child needs PATH and the like, and users.xml takes the passwords from here.
+      env: { ...process.env, ...passwords },
+      stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+      // A process group of its own: Ctrl-C in a terminal goes to the whole group, and ClickHouse has to outlive what the
+      // service still writes while it shuts down.
+      detached: true,
+    },
+  )
   let stderr = ''
   let unavailable: string | undefined
   child.stderr?.setEncoding('utf8').on('data', (text: string) => (stderr = (stderr + text).slice(-4_000)))

@@ -52,18 +52,26 @@ const QUERIES = `
 
 const ARGUMENTS = [
   'clickhouse',
-  '--path', dataDirectory,
-  '--config-file', configFile,
-  '--listen_host', '127.0.0.1',
-  '--http_port', port,
+  '--path',
+  dataDirectory,
+  '--config-file',
+  configFile,
+  '--listen_host',
+  '127.0.0.1',
+  '--http_port',
+  port,
   ...(tcpPort ? ['--tcp_port', tcpPort] : []),
   // The level of the configuration file is not looked at (26.7): without this the log is a trace.
-  '--log-level', 'warning',
+  '--log-level',
+  'warning',
   // This session is the password-less user `default`, which the profile makes read-only for everybody who comes over
   // HTTP. Limits on the command line win over the profile, and only this session has a command line.
-  '--readonly', '0',
-  '--max_execution_time', '0',
-  '--query', QUERIES,
+  '--readonly',
+  '0',
+  '--max_execution_time',
+  '0',
+  '--query',
+  QUERIES,
 ]
 
 const engine = await openEngine()

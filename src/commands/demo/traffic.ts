@@ -313,7 +313,10 @@ function priceOf(model: Model, inputTokens: number, outputTokens: number) {
 }
 
 function traceOf(random: () => number): string {
-  const part = () => Math.floor(random() * 0x1_0000_0000).toString(16).padStart(8, '0')
+  const part = () =>
+    Math.floor(random() * 0x1_0000_0000)
+      .toString(16)
+      .padStart(8, '0')
   return part() + part() + part() + part()
 }
 

@@ -29,7 +29,9 @@ export class Checkpoint {
 
   constructor(dataDir: string, { path, size, modified }: Input, url: URL, org: string) {
     if (size === undefined) return
-    const key = createHash('sha256').update(JSON.stringify([path, size, modified, url.href, org])).digest('hex')
+    const key = createHash('sha256')
+      .update(JSON.stringify([path, size, modified, url.href, org]))
+      .digest('hex')
     this.#path = join(resolve(dataDir), 'load', `${key.slice(0, 32)}.json`)
   }
 

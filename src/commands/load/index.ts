@@ -95,7 +95,10 @@ async function main(): Promise<number> {
   const stop = new AbortController()
   setMaxListeners(0, stop.signal)
   let exitCode = 0
-  for (const [signal, code] of [['SIGINT', 130], ['SIGTERM', 143]] as const) {
+  for (const [signal, code] of [
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+  ] as const) {
     process.once(signal, () => {
       exitCode = code
       stop.abort()

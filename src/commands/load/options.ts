@@ -91,8 +91,7 @@ export async function credentials({ token, org }: Options, url: URL, config: Con
   if (!config.localKey && config.JWT_SECRET === undefined) {
     throw new UsageError('with JWT_JWKS_URL or JWT_PUBLIC_KEY tokens come from the issuer: give --token or set TOKEN')
   }
-  const key =
-    config.JWT_SECRET === undefined ? await loadLocalKey(config.DATA_DIR) : new TextEncoder().encode(config.JWT_SECRET)
+  const key = config.JWT_SECRET === undefined ? await loadLocalKey(config.DATA_DIR) : new TextEncoder().encode(config.JWT_SECRET)
   const tenant = org ?? 'demo'
   return { token: await signLocalToken(key, { org: tenant, scope: 'analytics:write' }, config), org: tenant, made: true }
 }

@@ -108,7 +108,9 @@ export class Client {
         return { trouble: this.#said(error), retryAfterMs: 1000 * (error.retryAfterSeconds ?? 0) }
       }
       signal.throwIfAborted()
-      const reason = attempt.signal.aborted ? `does not answer within ${ATTEMPT_MS / 1000} s` : `is out of reach (${codeOf(error)})`
+      const reason = attempt.signal.aborted
+        ? `does not answer within ${ATTEMPT_MS / 1000} s`
+        : `is out of reach (${codeOf(error)})`
       return { trouble: `the service at ${url.origin} ${reason}`, retryAfterMs: 0 }
     } finally {
       clearTimeout(timer)

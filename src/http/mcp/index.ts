@@ -137,7 +137,8 @@ async function call(
   init: { headers: Record<string, string>; signal: AbortSignal },
 ): Promise<CallToolResult> {
   const { query, complaints } = queryOf(given)
-  if (query.get('format') === 'parquet') complaints.push({ parameter: 'format', message: 'must be json, ndjson or csv: parquet is no text' })
+  if (query.get('format') === 'parquet')
+    complaints.push({ parameter: 'format', message: 'must be json, ndjson or csv: parquet is no text' })
   if (complaints.length > 0) return failed('400 bad_request: Some arguments cannot be used.', complaints)
   const response = await send(`${endpoint.path}?${query}`, init)
   const text = await boundedText(response)
@@ -239,4 +240,3 @@ function overnight(given: Record<string, string> = {}): GetPromptResult {
     messages: [{ role: 'user', content: { type: 'text', text: text.join('\n') } }],
   }
 }
-

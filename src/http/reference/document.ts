@@ -92,14 +92,22 @@ const BYTES = `${MAX_BYTES / 1_048_576} MiB`
 
 /** Why each status is answered, and with which headers beside X-Request-Id. */
 const REFUSALS = {
-  400: ['BadRequest', 'Parameters or a body that cannot be used, each named in `details`; or a question that is too expensive.', []],
+  400: [
+    'BadRequest',
+    'Parameters or a body that cannot be used, each named in `details`; or a question that is too expensive.',
+    [],
+  ],
   401: ['Unauthorized', 'No token, or one that is refused.', ['WWW-Authenticate']],
   403: ['Forbidden', 'The token lacks the scope.', ['WWW-Authenticate']],
   404: ['NotFound', 'Nothing is at this address, or no user has this id.', []],
   405: ['MethodNotAllowed', 'The path allows other methods, listed in `Allow`.', ['Allow']],
   406: ['NotAcceptable', '`Accept` names no format that can be had.', ['RateLimit', 'RateLimit-Policy']],
   408: ['TooSlow', 'The request took too long to arrive.', []],
-  409: ['InProgress', 'A request with this Idempotency-Key is still under way; of a backup, there is one of this name.', ['Retry-After']],
+  409: [
+    'InProgress',
+    'A request with this Idempotency-Key is still under way; of a backup, there is one of this name.',
+    ['Retry-After'],
+  ],
   413: ['TooLarge', `More than ${BYTES}, after decompression too, or more than ${EVENTS}.`, []],
   415: ['UnsupportedMediaType', 'A Content-Type or Content-Encoding that is not known.', []],
   417: ['ExpectationFailed', 'Expect may say 100-continue.', []],
@@ -117,7 +125,8 @@ const HEADERS = {
   'Content-Disposition': 'Name of the file; not where the answer is JSON.',
   Vary: 'What else the answer depends on.',
   'Cache-Control': 'Late events can change any range, so an answer is asked for again each time.',
-  'X-Request-Id': 'Names this request in the service’s log: the caller’s own, where it sent one of 1 to 64 letters, digits and _.:-',
+  'X-Request-Id':
+    'Names this request in the service’s log: the caller’s own, where it sent one of 1 to 64 letters, digits and _.:-',
   RateLimit: 'What is left of the company’s requests, as in draft-ietf-httpapi-ratelimit-headers: `"tenant";r=…;t=1`.',
   'RateLimit-Policy': 'Requests that a company has: `"tenant";q=…;w=1` is q a second.',
   'Retry-After': 'Seconds until another try makes sense.',
@@ -178,7 +187,9 @@ function getOperation(endpoint: Endpoint): Operation {
   const file = endpoint.export
   if (file) {
     content[MEDIA_TYPES.ndjson[0]] = { schema: { ...schemaOf(file.row), description: 'One such object a line.' } }
-    content[MEDIA_TYPES.csv[0]] = { schema: { type: 'string', description: 'A line of names, then one for each row, with CRLF.' } }
+    content[MEDIA_TYPES.csv[0]] = {
+      schema: { type: 'string', description: 'A line of names, then one for each row, with CRLF.' },
+    }
     content[MEDIA_TYPES.parquet[0]] = {}
   }
   return {
@@ -219,8 +230,7 @@ function postEventsOperation(): Operation {
     operationId: 'postEvents',
     tags: ['Ingestion'],
     summary: 'Store events',
-    description:
-      `A JSON array of events, or one a line; up to ${EVENTS} and ${BYTES}, plain or gzip. A good event is kept though its neighbour is bad. A 2xx means that the accepted events are stored and counted everywhere; sending any of them again is harmless.`,
+    description: `A JSON array of events, or one a line; up to ${EVENTS} and ${BYTES}, plain or gzip. A good event is kept though its neighbour is bad. A 2xx means that the accepted events are stored and counted everywhere; sending any of them again is harmless.`,
     security: TOKEN('analytics:write'),
     parameters: [
       {
@@ -347,7 +357,11 @@ function otherOperations() {
     security: [],
     parameters: [],
     responses: {
-      200: { description: 'It is.', headers: headers(), content: { 'application/json': { schema: schemaOf(Liveness), example: { status: 'ok' } } } },
+      200: {
+        description: 'It is.',
+        headers: headers(),
+        content: { 'application/json': { schema: schemaOf(Liveness), example: { status: 'ok' } } },
+      },
     },
   }
   const readiness: Operation = {
@@ -379,7 +393,11 @@ function otherOperations() {
           },
         },
       },
-      503: { description: 'It cannot; the body says what is wrong.', headers: headers(), content: { 'application/json': { schema: ready } } },
+      503: {
+        description: 'It cannot; the body says what is wrong.',
+        headers: headers(),
+        content: { 'application/json': { schema: ready } },
+      },
     },
   }
   const metrics: Operation = {
@@ -391,7 +409,11 @@ function otherOperations() {
     security: [...TOKEN('analytics:operate'), {}],
     parameters: [],
     responses: {
-      200: { description: 'The figures.', headers: headers(), content: { 'text/plain': { schema: { type: 'string' }, example: METRICS_SHOWN } } },
+      200: {
+        description: 'The figures.',
+        headers: headers(),
+        content: { 'text/plain': { schema: { type: 'string' }, example: METRICS_SHOWN } },
+      },
       ...refusals(401, 403, 500, 503),
     },
   }
@@ -418,7 +440,8 @@ function otherOperations() {
     operationId: 'backup',
     tags: ['Operations'],
     summary: 'Make a backup',
-    description: 'Of the whole database at one moment, while events go on being stored. Where it takes longer than 20 seconds, ask again by its name.',
+    description:
+      'Of the whole database at one moment, while events go on being stored. Where it takes longer than 20 seconds, ask again by its name.',
     security: TOKEN('analytics:operate'),
     parameters: parametersOf(backupParameters),
     responses: {

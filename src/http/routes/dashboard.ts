@@ -61,7 +61,12 @@ export function dashboard(): Hono {
     const asset = (await assets()).get(name)
     if (!asset) return next()
     const headers = { ...HEADERS, ETag: asset.etag, 'Cache-Control': asset.cacheControl, Vary: 'Accept-Encoding' }
-    if (c.req.header('If-None-Match')?.split(',').some((tag) => tag.trim().replace(/^W\//, '') === asset.etag)) {
+    if (
+      c.req
+        .header('If-None-Match')
+        ?.split(',')
+        .some((tag) => tag.trim().replace(/^W\//, '') === asset.etag)
+    ) {
       return c.body(null, 304, headers)
     }
     const coding = codingFor(c.req.header('Accept-Encoding'))

@@ -29,7 +29,10 @@ const PROBE_MS = 2_000
 export const Liveness = v.strictObject({ status: v.literal('ok') })
 
 export const Readiness = v.strictObject({
-  status: whatIs(['ok', 'unavailable', 'draining'], 'Whether requests can be answered; draining once the service was told to stop.'),
+  status: whatIs(
+    ['ok', 'unavailable', 'draining'],
+    'Whether requests can be answered; draining once the service was told to stop.',
+  ),
   clickhouse: whatIs(['ok', 'out of reach'], 'The store.'),
   schema: whatIs(['ok', 'missing', 'unknown'], 'The tables of this build; unknown where the store does not say.'),
   ingestion: whatIs(['ok', 'events cannot be stored'], 'The lane through which events are stored.'),

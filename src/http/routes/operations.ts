@@ -115,7 +115,13 @@ export const postReconcile = (deps: ReconcileDeps): Handler<Env> => {
   )
   return async (c) => {
     const given = readParameters(reconcileParameters, new URL(c.req.url).search)
-    const range = { from: given.startDate ?? MIN_INSTANT, to: given.endDate ?? MAX_INSTANT, repair: given.repair === 'true', horizon: retention.horizon, onRepaired }
+    const range = {
+      from: given.startDate ?? MIN_INSTANT,
+      to: given.endDate ?? MAX_INSTANT,
+      repair: given.repair === 'true',
+      horizon: retention.horizon,
+      onRepaired,
+    }
     if (range.from >= range.to) throw badRequest([{ parameter: 'endDate', message: 'must be after startDate' }])
     const result = await jobs.ask(JSON.stringify([range.from, range.to, range.repair]), range)
     if (result === 'busy') {
@@ -133,7 +139,10 @@ export const postBackup =
     const name = given.name ?? `analytics-${toIso(clock()).replace(/[:.]/g, '-')}`
     try {
       const made = await backups.make(name)
-      return c.json({ success: true, data: made ? { ...made, status: 'complete' } : { name, status: 'running', bytes: 0, files: 0 } })
+      return c.json({
+        success: true,
+        data: made ? { ...made, status: 'complete' } : { name, status: 'running', bytes: 0, files: 0 },
+      })
     } catch (error) {
       if (!(error instanceof BackupError)) throw error
       if (/already exists|is under way|is being written already/i.test(error.message)) {
@@ -162,7 +171,10 @@ export async function readable(
 ) {
   const lists = [drift, duplicateIds, sharedNumbers, splitNames]
   const names = await tenants.names([...new Set(lists.flatMap((list) => list.map(({ tenant }) => tenant)))])
-  const named = <Entry extends { tenant: TenantKey }>({ tenant, ...rest }: Entry) => ({ tenant: names.get(tenant) ?? tenant, ...rest })
+  const named = <Entry extends { tenant: TenantKey }>({ tenant, ...rest }: Entry) => ({
+    tenant: names.get(tenant) ?? tenant,
+    ...rest,
+  })
   return {
     status: 'complete' as const,
     days,

@@ -151,7 +151,7 @@ function* values(body: Buffer, format: Format): Generator<unknown> {
     else yield parsed
     return
   }
-  for (let from = 0; from < content.length; ) {
+  for (let from = 0; from < content.length;) {
     const end = content.indexOf('\n', from)
     const line = content.slice(from, end === -1 ? content.length : end)
     from = end === -1 ? content.length : end + 1
@@ -172,7 +172,9 @@ async function readBody(c: Context, encoding: string, announced: number): Promis
     body = announced <= SMALL_BYTES ? Buffer.from(await c.req.raw.arrayBuffer()) : await readChunks(c)
   } catch (error) {
     // Whoever sent it has hung up, or sent garbage between its chunks: the caller's fault, whether it reads this or not.
-    throw error instanceof ApiError ? error : badRequest([{ parameter: 'body', message: 'was cut off' }], 'The body cannot be used.')
+    throw error instanceof ApiError
+      ? error
+      : badRequest([{ parameter: 'body', message: 'was cut off' }], 'The body cannot be used.')
   }
   if (encoding === 'identity') return body
   try {

@@ -90,14 +90,7 @@ test('assistants as busy as each other are in the order of the bytes of their na
     { org },
   )
   const data = await service.data('assistants', { startDate: '2026-02-22', endDate: '2026-02-23' }, { org })
-  expect(data.map(({ assistant }: { assistant: string }) => assistant)).toEqual([
-    'B',
-    'a',
-    'b',
-    'é',
-    '～',
-    '\ud835\udcb3',
-  ])
+  expect(data.map(({ assistant }: { assistant: string }) => assistant)).toEqual(['B', 'a', 'b', 'é', '～', '\ud835\udcb3'])
 })
 
 test('shares are of what the filters let through', async () => {
@@ -113,11 +106,7 @@ test('shares are of what the filters let through', async () => {
     { org },
   )
   const shares = async (params: object) => {
-    const data = await service.data(
-      'assistants',
-      { startDate: '2026-02-22', endDate: '2026-02-23', ...params },
-      { org },
-    )
+    const data = await service.data('assistants', { startDate: '2026-02-22', endDate: '2026-02-23', ...params }, { org })
     return data.map(({ assistant, share }: { assistant: string; share: number }) => [assistant, share])
   }
   expect(await shares({ user: 'ann' })).toEqual([

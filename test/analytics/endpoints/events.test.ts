@@ -87,8 +87,7 @@ test('events of one millisecond are in one order, whatever the page', async () =
   expect(idsOf(await service.whole('events', DAY, { org }))).toEqual(wanted)
 
   const bySkip = []
-  for (let skip = 0; skip < 6; skip++)
-    bySkip.push(...idsOf(await service.whole('events', { ...DAY, limit: 1, skip }, { org })))
+  for (let skip = 0; skip < 6; skip++) bySkip.push(...idsOf(await service.whole('events', { ...DAY, limit: 1, skip }, { org })))
   expect(bySkip).toEqual(wanted)
 
   const byCursor = []
@@ -172,11 +171,7 @@ describe('cursors that this endpoint did not hand out', () => {
       [event('1', '2026-02-21T10:00:00Z'), event('2', '2026-02-22T11:00:00Z'), event('3', '2026-02-24T12:00:00Z')],
       { org },
     )
-    const { data } = await service.whole(
-      'events',
-      { ...DAY, cursor: encoded([Date.parse('2026-02-25'), 'x']) },
-      { org },
-    )
+    const { data } = await service.whole('events', { ...DAY, cursor: encoded([Date.parse('2026-02-25'), 'x']) }, { org })
     expect(data.map(({ id }: { id: string }) => id)).toEqual(['2'])
   })
 

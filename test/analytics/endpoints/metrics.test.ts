@@ -214,11 +214,7 @@ test('more tasks completed than initiated, as of tasks that began earlier, is a 
     ],
     { org },
   )
-  const [day] = await service.data(
-    'metrics',
-    { period: 'day', startDate: '2026-02-22', endDate: '2026-02-23' },
-    { org },
-  )
+  const [day] = await service.data('metrics', { period: 'day', startDate: '2026-02-22', endDate: '2026-02-23' }, { org })
   expect(day.completionRate).toBe(2)
 })
 
@@ -229,20 +225,23 @@ test('the largest figures an event can have add up exactly', async () => {
     Array.from({ length: 8 }, (_, index) => event(String(index), 'incomingMessages', '2026-02-22T10:00:00Z', large)),
     { org },
   )
-  const [day] = await service.data(
-    'metrics',
-    { period: 'day', startDate: '2026-02-22', endDate: '2026-02-23' },
-    { org },
-  )
+  const [day] = await service.data('metrics', { period: 'day', startDate: '2026-02-22', endDate: '2026-02-23' }, { org })
   expect(day).toMatchObject({ cost: 7_999_999.999999992, inputTokens: 34_359_738_360, outputTokens: 34_359_738_360 })
 })
 
 test('so many entries that an answer would take seconds are refused, with the way out', async () => {
   const range = { startDate: '1970-01-01', endDate: '2099-12-31' }
-  const { status, body } = await service.request('GET', '/analytics/metrics?period=day&startDate=1970-01-01&endDate=2099-12-31', {})
+  const { status, body } = await service.request(
+    'GET',
+    '/analytics/metrics?period=day&startDate=1970-01-01&endDate=2099-12-31',
+    {},
+  )
   expect(status).toBe(400)
   expect(body.error.details).toEqual([
-    { parameter: 'period', message: 'makes 47481 entries of this range: at most 10000 are answered at once; snapshots has no such limit' },
+    {
+      parameter: 'period',
+      message: 'makes 47481 entries of this range: at most 10000 are answered at once; snapshots has no such limit',
+    },
   ])
   expect(await service.data('metrics', { ...range, period: 'month' })).toHaveLength(1_560)
   expect(await service.data('metrics', { ...range, period: 'day', endDate: '1997-05-19' })).toHaveLength(10_000)

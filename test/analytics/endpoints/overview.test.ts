@@ -95,27 +95,9 @@ describe('the days it is about', () => {
     ['day', { timezone: 'Pacific/Kiritimati' }, '2026-02-28T10:00:00.000Z', '2026-03-01T10:00:00.000Z', 2],
     ['day', { endDate: '2026-02-22T23:59:59.999Z' }, '2026-02-21T00:00:00.000Z', '2026-02-22T00:00:00.000Z', 1],
     ['day', { endDate: '2026-02-23' }, '2026-02-22T00:00:00.000Z', '2026-02-23T00:00:00.000Z', 1],
-    [
-      'day',
-      { endDate: '2026-03-10', timezone: 'America/New_York' },
-      '2026-03-09T04:00:00.000Z',
-      '2026-03-10T04:00:00.000Z',
-      0,
-    ],
-    [
-      'day',
-      { endDate: '2026-03-09', timezone: 'America/New_York' },
-      '2026-03-08T05:00:00.000Z',
-      '2026-03-09T04:00:00.000Z',
-      0,
-    ],
-    [
-      'week',
-      { endDate: '2025-11-03', timezone: 'America/New_York' },
-      '2025-10-27T04:00:00.000Z',
-      '2025-11-03T05:00:00.000Z',
-      0,
-    ],
+    ['day', { endDate: '2026-03-10', timezone: 'America/New_York' }, '2026-03-09T04:00:00.000Z', '2026-03-10T04:00:00.000Z', 0],
+    ['day', { endDate: '2026-03-09', timezone: 'America/New_York' }, '2026-03-08T05:00:00.000Z', '2026-03-09T04:00:00.000Z', 0],
+    ['week', { endDate: '2025-11-03', timezone: 'America/New_York' }, '2025-10-27T04:00:00.000Z', '2025-11-03T05:00:00.000Z', 0],
   ])('%s %j', async (period, params, startDate, endDate, count) => {
     const data = await service.data('overview', { period, ...params })
     expect({ startDate: data.startDate, endDate: data.endDate, total: data.events.total }).toEqual({

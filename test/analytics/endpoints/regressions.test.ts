@@ -103,7 +103,11 @@ describe('planted regressions', () => {
     expect(data.baseline[0]).toEqual({ startDate: '2026-01-17T09:15:00.000Z', endDate: '2026-01-18T09:15:00.000Z' })
     expect(data.baseline[5]).toEqual({ startDate: '2026-02-21T09:15:00.000Z', endDate: '2026-02-22T09:15:00.000Z' })
     const end = '2026-03-01T09:15:00.000Z'
-    expect(brief(data).filter(([assistant]) => assistant !== null).sort()).toEqual([
+    expect(
+      brief(data)
+        .filter(([assistant]) => assistant !== null)
+        .sort(),
+    ).toEqual([
       ['dear', 'costPerMessage', 'critical', 'up', '2026-02-28T15:15:00.000Z', end],
       ['failing', 'completionRate', 'critical', 'down', '2026-03-01T02:15:00.000Z', end],
       ['idle', 'idle', 'critical', 'down', '2026-02-27T08:09:00.000Z', end],
@@ -113,7 +117,9 @@ describe('planted regressions', () => {
 
   test('a whole finding', async () => {
     const data = await ask()
-    const finding = data.findings.find(({ metric, assistant }: { metric: string; assistant: string }) => metric === 'completionRate' && assistant === 'failing')
+    const finding = data.findings.find(
+      ({ metric, assistant }: { metric: string; assistant: string }) => metric === 'completionRate' && assistant === 'failing',
+    )
     expect(finding).toEqual({
       metric: 'completionRate',
       scope: 'assistant',
@@ -157,7 +163,11 @@ describe('planted regressions', () => {
       expect(reply.status).toBe(200)
       totals[`${assistant} ${metric}`] = reply.body.pagination.total
       for (const event of reply.body.data) if (assistant !== null) expect(event.assistant).toBe(assistant)
-      if (metric === 'idle') expect(reply.body.data).toMatchObject([{ timestamp: '2026-02-27T08:09:00.000Z' }, { timestamp: '2026-02-27T08:09:00.000Z' }])
+      if (metric === 'idle')
+        expect(reply.body.data).toMatchObject([
+          { timestamp: '2026-02-27T08:09:00.000Z' },
+          { timestamp: '2026-02-27T08:09:00.000Z' },
+        ])
     }
     expect(totals).toMatchObject({
       'failing completionRate': 7 * 10,
@@ -371,8 +381,7 @@ test('when all are silent, that is one finding', async () => {
       assistant: null,
       severity: 'critical',
       since: '2026-02-22T09:14:15.000Z',
-      summary:
-        'The fleet has been silent since 2026-02-22T09:14Z; in its last 3 h usual are 810 (median of 4 weeks) events.',
+      summary: 'The fleet has been silent since 2026-02-22T09:14Z; in its last 3 h usual are 810 (median of 4 weeks) events.',
       evidence: '/analytics/events?startDate=2026-02-22T09%3A14%3A15.000Z&endDate=2026-03-01T09%3A15%3A00.000Z',
     },
   ])
@@ -413,7 +422,10 @@ test('a late event inside the range changes the kept answer at once', async () =
     const first = await kept.data('regressions', question, { org: 'kept' })
     expect(first.status).toBe('ok')
     const loop: Hourly = { assistant: 'steady', messages: () => 900, tasks: () => 0 }
-    await kept.store([...hourOf(loop, TO - HOUR)].map((event) => ({ ...event, id: `late ${event.id}` })), { org: 'kept' })
+    await kept.store(
+      [...hourOf(loop, TO - HOUR)].map((event) => ({ ...event, id: `late ${event.id}` })),
+      { org: 'kept' },
+    )
     expect((await kept.data('regressions', question, { org: 'kept' })).status).toBe('regressed')
   } finally {
     await kept.close()

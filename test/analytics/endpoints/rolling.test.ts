@@ -133,13 +133,13 @@ test('a company without events', async () => {
 test('windows are of 24 hours: over a change of the clocks the series has a short day, part of another', async () => {
   const data = await service.data('rolling', { window: 2, endDate: '2026-03-09', timezone: 'America/New_York' })
   expect(data.startDate).toBe('2026-03-07T04:00:00.000Z')
-  expect(
-    data.series.map(({ periodKey, startDate, endDate }: Record<string, string>) => [periodKey, startDate, endDate]),
-  ).toEqual([
-    ['2026-03-06', '2026-03-07T04:00:00.000Z', '2026-03-07T05:00:00.000Z'],
-    ['2026-03-07', '2026-03-07T05:00:00.000Z', '2026-03-08T05:00:00.000Z'],
-    ['2026-03-08', '2026-03-08T05:00:00.000Z', '2026-03-09T04:00:00.000Z'],
-  ])
+  expect(data.series.map(({ periodKey, startDate, endDate }: Record<string, string>) => [periodKey, startDate, endDate])).toEqual(
+    [
+      ['2026-03-06', '2026-03-07T04:00:00.000Z', '2026-03-07T05:00:00.000Z'],
+      ['2026-03-07', '2026-03-07T05:00:00.000Z', '2026-03-08T05:00:00.000Z'],
+      ['2026-03-08', '2026-03-08T05:00:00.000Z', '2026-03-09T04:00:00.000Z'],
+    ],
+  )
 })
 
 test('windows that reach back beyond 1970', async () => {

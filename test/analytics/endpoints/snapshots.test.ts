@@ -128,11 +128,7 @@ describe('formats', () => {
   })
 
   test('the parameter wins over Accept', async () => {
-    const { headers } = await service.get(
-      'snapshots',
-      { ...RANGE, format: 'csv' },
-      { headers: { Accept: 'application/json' } },
-    )
+    const { headers } = await service.get('snapshots', { ...RANGE, format: 'csv' }, { headers: { Accept: 'application/json' } })
     expect(headers.get('Content-Type')).toContain('text/csv')
   })
 

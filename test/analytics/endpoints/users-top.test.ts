@@ -114,10 +114,7 @@ describe('ties at the end of the list', () => {
   test('of more users than are ranked at first', async () => {
     const org = 'crowd'
     // Written in another order than that of their names.
-    const crowd = Array.from(
-      { length: 2_500 },
-      (_unused, index) => `user ${String((index * 1_009) % 2_500).padStart(4, '0')}`,
-    )
+    const crowd = Array.from({ length: 2_500 }, (_unused, index) => `user ${String((index * 1_009) % 2_500).padStart(4, '0')}`)
     await service.store([event('first', 'zz'), event('second', 'zz'), ...crowd.map((name) => event(name, name))], {
       org,
     })

@@ -100,12 +100,10 @@ async function readParquet(bytes: Buffer): Promise<Array<Record<string, unknown>
   const path = join(directory, `${Math.random()}.parquet`)
   await writeFile(path, bytes)
   const connection = await (await DuckDBInstance.create()).connect()
-  const { columns, types } = await connection
-    .runAndReadAll(`DESCRIBE SELECT * FROM '${path}'`)
-    .then((described) => ({
-      columns: described.getRows().map(([name]) => String(name)),
-      types: described.getRows().map(([, type]) => String(type)),
-    }))
+  const { columns, types } = await connection.runAndReadAll(`DESCRIBE SELECT * FROM '${path}'`).then((described) => ({
+    columns: described.getRows().map(([name]) => String(name)),
+    types: described.getRows().map(([, type]) => String(type)),
+  }))
   const selected = columns.map((name, at) =>
     types[at] === 'TIMESTAMP WITH TIME ZONE'
       ? `strftime("${name}" AT TIME ZONE 'UTC', '%Y-%m-%dT%H:%M:%S.%gZ') AS "${name}"`
@@ -114,9 +112,7 @@ async function readParquet(bytes: Buffer): Promise<Array<Record<string, unknown>
   const rows = (await connection.runAndReadAll(`SELECT ${selected.join(', ')} FROM '${path}'`)).getRowObjects()
   connection.closeSync()
   return rows.map((row) =>
-    Object.fromEntries(
-      Object.entries(row).map(([name, value]) => [name, typeof value === 'bigint' ? Number(value) : value]),
-    ),
+    Object.fromEntries(Object.entries(row).map(([name, value]) => [name, typeof value === 'bigint' ? Number(value) : value])),
   )
 }
 
@@ -147,9 +143,7 @@ describe('events', () => {
     expect([status, headers.get('Content-Type')]).toEqual([200, 'application/vnd.apache.parquet'])
     expect(headers.get('Content-Disposition')).toBe('attachment; filename="events-2026-02-01-2026-03-01.parquet"')
     expect(headers.get('Vary')).toContain('Accept')
-    expect(await readParquet(bytes)).toEqual(
-      EVENTS.map((event) => ({ ...event, metadata: metadataOf(event.metadata) })),
-    )
+    expect(await readParquet(bytes)).toEqual(EVENTS.map((event) => ({ ...event, metadata: metadataOf(event.metadata) })))
   })
 
   test('CSV, read by a strict parser: every text exactly as it was sent, null is nothing', async () => {
@@ -185,38 +179,45 @@ describe('events', () => {
     expect(await service.data('events', RANGE, { org: 'copy' })).toEqual(EVENTS)
   })
 
-  test.each(['ndjson', 'csv', 'parquet'])('%s: filters, limit, skip and cursor mean what they mean for a page', async (format) => {
-    const rowsOf = async (params: Params) => {
-      const { status, bytes } = await download('events', { ...RANGE, ...params, format })
-      expect(status).toBe(200)
-      return ids(await (format === 'csv' ? readCsv(bytes) : format === 'ndjson' ? readLines(bytes) : readParquet(bytes)))
-    }
-    expect(await rowsOf({})).toEqual(['b', '-1+1', 'a'])
-    expect(await rowsOf({ user: NASTY })).toEqual(['b'])
-    expect(await rowsOf({ user: 'ann', assistant: ['Ada', 'nobody'] })).toEqual(['a'])
-    expect(await rowsOf({ user: 'nobody' })).toEqual([])
-    expect(await rowsOf({ eventType: 'tasksInitiated' })).toEqual(['-1+1'])
-    expect(await rowsOf({ startDate: '2026-02-10' })).toEqual(['b', '-1+1'])
-    expect(await rowsOf({ limit: 2 })).toEqual(['b', '-1+1'])
-    expect(await rowsOf({ skip: 1 })).toEqual(['-1+1', 'a'])
-    expect(await rowsOf({ skip: 1, limit: 1 })).toEqual(['-1+1'])
-    const { nextCursor } = (await service.whole('events', { ...RANGE, limit: 1 })).pagination
-    expect(await rowsOf({ cursor: nextCursor })).toEqual(['-1+1', 'a'])
-    const { status } = await service.get('events', { ...RANGE, cursor: nextCursor, skip: 1, format })
-    expect(status).toBe(400)
-  })
+  test.each(['ndjson', 'csv', 'parquet'])(
+    '%s: filters, limit, skip and cursor mean what they mean for a page',
+    async (format) => {
+      const rowsOf = async (params: Params) => {
+        const { status, bytes } = await download('events', { ...RANGE, ...params, format })
+        expect(status).toBe(200)
+        return ids(await (format === 'csv' ? readCsv(bytes) : format === 'ndjson' ? readLines(bytes) : readParquet(bytes)))
+      }
+      expect(await rowsOf({})).toEqual(['b', '-1+1', 'a'])
+      expect(await rowsOf({ user: NASTY })).toEqual(['b'])
+      expect(await rowsOf({ user: 'ann', assistant: ['Ada', 'nobody'] })).toEqual(['a'])
+      expect(await rowsOf({ user: 'nobody' })).toEqual([])
+      expect(await rowsOf({ eventType: 'tasksInitiated' })).toEqual(['-1+1'])
+      expect(await rowsOf({ startDate: '2026-02-10' })).toEqual(['b', '-1+1'])
+      expect(await rowsOf({ limit: 2 })).toEqual(['b', '-1+1'])
+      expect(await rowsOf({ skip: 1 })).toEqual(['-1+1', 'a'])
+      expect(await rowsOf({ skip: 1, limit: 1 })).toEqual(['-1+1'])
+      const { nextCursor } = (await service.whole('events', { ...RANGE, limit: 1 })).pagination
+      expect(await rowsOf({ cursor: nextCursor })).toEqual(['-1+1', 'a'])
+      const { status } = await service.get('events', { ...RANGE, cursor: nextCursor, skip: 1, format })
+      expect(status).toBe(400)
+    },
+  )
 
-  test.each(['ndjson', 'csv', 'parquet'])('%s: nothing of another company, and no more than the token reaches', async (format) => {
-    const { bytes } = await download('events', { ...RANGE, format, user: [NASTY, 'a secret'] })
-    expect(bytes.toString('latin1')).not.toContain('theirs')
-    const theirs = await download('events', { ...RANGE, format }, { org: 'globex' })
-    expect(theirs.bytes.toString('latin1')).toContain('theirs')
-    const narrow = await download('events', { ...RANGE, format }, { assistants: ['Ada'] })
-    const rows = format === 'csv' ? readCsv(narrow.bytes) : format === 'ndjson' ? readLines(narrow.bytes) : await readParquet(narrow.bytes)
-    expect(ids(rows)).toEqual(['a'])
-    const newcomer = await download('events', { ...RANGE, format }, { org: 'newcomer' })
-    expect([newcomer.status, newcomer.bytes.toString('latin1').includes('theirs')]).toEqual([200, false])
-  })
+  test.each(['ndjson', 'csv', 'parquet'])(
+    '%s: nothing of another company, and no more than the token reaches',
+    async (format) => {
+      const { bytes } = await download('events', { ...RANGE, format, user: [NASTY, 'a secret'] })
+      expect(bytes.toString('latin1')).not.toContain('theirs')
+      const theirs = await download('events', { ...RANGE, format }, { org: 'globex' })
+      expect(theirs.bytes.toString('latin1')).toContain('theirs')
+      const narrow = await download('events', { ...RANGE, format }, { assistants: ['Ada'] })
+      const rows =
+        format === 'csv' ? readCsv(narrow.bytes) : format === 'ndjson' ? readLines(narrow.bytes) : await readParquet(narrow.bytes)
+      expect(ids(rows)).toEqual(['a'])
+      const newcomer = await download('events', { ...RANGE, format }, { org: 'newcomer' })
+      expect([newcomer.status, newcomer.bytes.toString('latin1').includes('theirs')]).toEqual([200, false])
+    },
+  )
 
   test('a refusal is an answer and no file', async () => {
     const { status, headers, bytes } = await download('events', { startDate: '2026-02-30', endDate: 'x', format: 'csv' })
@@ -258,7 +259,9 @@ describe('snapshots', () => {
     const { bytes } = await download('snapshots', { ...RANGE, format: 'csv' })
     const json = (await service.data('snapshots', RANGE)) as object[]
     expect(readCsv(bytes)).toEqual(
-      json.map((row) => Object.fromEntries(Object.entries(row).map(([name, value]) => [name, value === null ? '' : String(value)]))),
+      json.map((row) =>
+        Object.fromEntries(Object.entries(row).map(([name, value]) => [name, value === null ? '' : String(value)])),
+      ),
     )
   })
 })

@@ -134,9 +134,7 @@ describe('a planted fault', () => {
       let [hits, right, late] = [0, 0, 0]
       const runs = 60
       for (let seed = 0; seed < runs; seed++) {
-        const given = made(seed, { ...ORDINARY, messages: 6_000, completion: 0.9 }, 6, (hour) =>
-          hour >= start ? fault : {},
-        )
+        const given = made(seed, { ...ORDINARY, messages: 6_000, completion: 0.9 }, 6, (hour) => (hour >= start ? fault : {}))
         const finding = found(given).find((one) => one.metric === metric)
         if (!finding || Math.sign(finding.score) !== direction) continue
         hits++
@@ -162,9 +160,7 @@ describe('a planted fault', () => {
   })
 
   test('whoever fell silent in the last hours is idle, and nothing else that follows from it', () => {
-    const given = made(4, { ...ORDINARY, messages: 6_000, completion: 0.9 }, 6, (hour) =>
-      hour >= 16 ? { messages: 0 } : {},
-    )
+    const given = made(4, { ...ORDINARY, messages: 6_000, completion: 0.9 }, 6, (hour) => (hour >= 16 ? { messages: 0 } : {}))
     expect(found(given)).toMatchObject([{ metric: 'idle', hours: 6, current: 0, severity: 'critical' }])
   })
 
@@ -266,8 +262,14 @@ test('what follows from another finding is left out, unless it is worse', () => 
   const then = { incomingMessages: 10_000, outgoingMessages: 9_500, tasksInitiated: 3_000, tasksCompleted: 2_700, cost: 50 }
   const times = (factor: number, more: Partial<Sums> = {}) =>
     steady(
-      { incomingMessages: 10_000 * factor, outgoingMessages: 9_500 * factor, tasksInitiated: 3_000 * factor,
-        tasksCompleted: 2_700 * factor, cost: 50 * factor, ...more },
+      {
+        incomingMessages: 10_000 * factor,
+        outgoingMessages: 9_500 * factor,
+        tasksInitiated: 3_000 * factor,
+        tasksCompleted: 2_700 * factor,
+        cost: 50 * factor,
+        ...more,
+      },
       then,
     )
   expect(names(times(3))).toEqual(['incomingMessages'])
@@ -280,7 +282,10 @@ test('what follows from another finding is left out, unless it is worse', () => 
 
 function shuffled<T>(list: readonly T[], seed: number): T[] {
   const roll = dice(seed)
-  return list.map((value) => ({ value, at: roll() })).sort((a, b) => a.at - b.at).map(({ value }) => value)
+  return list
+    .map((value) => ({ value, at: roll() }))
+    .sort((a, b) => a.at - b.at)
+    .map(({ value }) => value)
 }
 
 test('the order of the weeks and of what is added up changes nothing', () => {

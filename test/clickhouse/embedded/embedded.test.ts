@@ -8,12 +8,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
-import {
-  EmbeddedError,
-  startEmbedded,
-  type EmbeddedServer,
-  type User,
-} from '../../../src/clickhouse/embedded/index.ts'
+import { EmbeddedError, startEmbedded, type EmbeddedServer, type User } from '../../../src/clickhouse/embedded/index.ts'
 import { DiskFullError } from '../../../src/clickhouse/embedded/disk-watch.ts'
 import { DataDirInUseError } from '../../../src/data-dir.ts'
 
@@ -157,7 +152,11 @@ describe('the life of the server', () => {
     await makeTable(server)
     await ask(server, server.admin, 'SYSTEM STOP MERGES')
     await ask(server, server.writer, 'INSERT INTO analytics.numbers VALUES (4)')
-    const path = await ask(server, server.admin, `SELECT path FROM system.parts WHERE table = 'numbers' AND active ORDER BY name DESC LIMIT 1`)
+    const path = await ask(
+      server,
+      server.admin,
+      `SELECT path FROM system.parts WHERE table = 'numbers' AND active ORDER BY name DESC LIMIT 1`,
+    )
     await server.stop()
     await truncate(join(path, 'checksums.txt'))
     // A file of 2 GiB that takes no space.

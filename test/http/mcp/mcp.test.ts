@@ -135,7 +135,9 @@ describe('tools', () => {
       expect(operation.description.slice(0, 60)).toBe(description?.slice(0, 60))
       const documented = operation.parameters.filter((parameter) => parameter.in === 'query')
       expect(inputSchema.properties).toEqual(
-        Object.fromEntries(documented.map((parameter) => [parameter.name, { ...parameter.schema, description: parameter.description }])),
+        Object.fromEntries(
+          documented.map((parameter) => [parameter.name, { ...parameter.schema, description: parameter.description }]),
+        ),
       )
     }
   })

@@ -28,15 +28,22 @@ test('is one page with everything that the document has', async () => {
   for (const [path, item] of Object.entries(document.paths)) {
     for (const operation of Object.values(item)) {
       expect(text).toContain(`<section id="${operation.operationId}"`)
-      for (const { name } of operation.parameters) expect([path, name, text.includes(`id="${operation.operationId}-${name}"`)]).toEqual([path, name, true])
+      for (const { name } of operation.parameters)
+        expect([path, name, text.includes(`id="${operation.operationId}-${name}"`)]).toEqual([path, name, true])
     }
   }
   for (const name of Object.keys(document.components.responses)) expect(text).toContain(`id="error-${name}"`)
   expect(text).not.toMatch(/\[object|undefined|<style|style="|onclick|<script>/)
   const ids = [...text.matchAll(/ id="([^"]+)"/g)].map(([, id]) => id)
-  expect(ids.filter((id, at) => ids.indexOf(id) !== at), 'no id twice').toEqual([])
+  expect(
+    ids.filter((id, at) => ids.indexOf(id) !== at),
+    'no id twice',
+  ).toEqual([])
   const links = [...text.matchAll(/href="#([^"]+)"/g)].map(([, id]) => id)
-  expect(links.filter((id) => !ids.includes(id)), 'no link leads nowhere').toEqual([])
+  expect(
+    links.filter((id) => !ids.includes(id)),
+    'no link leads nowhere',
+  ).toEqual([])
 })
 
 test('its files have validators', async () => {
@@ -68,7 +75,13 @@ describe.skipIf(missing)('in a browser', () => {
     { width = 1280, colorScheme = 'light' as 'light' | 'dark', javaScriptEnabled = true },
     work: (page: Page) => Promise<void>,
   ) {
-    const context = await browser.newContext({ viewport: { width, height: 900 }, colorScheme, javaScriptEnabled, reducedMotion: 'reduce', permissions: ['clipboard-read', 'clipboard-write'] })
+    const context = await browser.newContext({
+      viewport: { width, height: 900 },
+      colorScheme,
+      javaScriptEnabled,
+      reducedMotion: 'reduce',
+      permissions: ['clipboard-read', 'clipboard-write'],
+    })
     const page = await context.newPage()
     const trouble: string[] = []
     page.on('console', (message) => message.type() === 'error' && trouble.push(message.text()))
@@ -84,7 +97,9 @@ describe.skipIf(missing)('in a browser', () => {
   }
 
   const violations = (page: Page) =>
-    page.evaluate(`${axe}; axe.run().then(({ violations }) => violations.map(({ id, nodes }) => id + ': ' + nodes.slice(0, 3).map(({ html }) => html.slice(0, 120)).join(' | ')))`)
+    page.evaluate(
+      `${axe}; axe.run().then(({ violations }) => violations.map(({ id, nodes }) => id + ': ' + nodes.slice(0, 3).map(({ html }) => html.slice(0, 120)).join(' | ')))`,
+    )
 
   test.each([
     { width: 1440, colorScheme: 'light' },
@@ -118,7 +133,9 @@ describe.skipIf(missing)('in a browser', () => {
       expect(await page.evaluate('document.activeElement.id')).toBe('content')
       await page.getByRole('navigation').getByRole('link', { name: 'GET /snapshots' }).press('Enter')
       await page.waitForURL('**/docs#snapshots')
-      await expect.poll(() => page.evaluate('Math.round(document.querySelector("#snapshots").getBoundingClientRect().top)')).toBeLessThan(200)
+      await expect
+        .poll(() => page.evaluate('Math.round(document.querySelector("#snapshots").getBoundingClientRect().top)'))
+        .toBeLessThan(200)
     }))
 
   test('on a narrow screen the contents are closed until they are asked for', () =>

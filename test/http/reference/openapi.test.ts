@@ -35,7 +35,11 @@ let document: OpenApi
 let ajv: Ajv2020
 beforeAll(async () => {
   service = await startService({ now: '2026-03-01T12:00:00.000Z', config: { METRICS_TOKEN: 'of-a-scraper-0123456789' } })
-  const events = gunzipSync(readFileSync(EXCERPT)).toString().trim().split('\n').map((line) => JSON.parse(line) as object)
+  const events = gunzipSync(readFileSync(EXCERPT))
+    .toString()
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line) as object)
   await service.store(events)
   await service.store(sevenWednesdays(events as Timed[]))
   await service.store([
@@ -73,7 +77,11 @@ function sevenWednesdays(excerpt: readonly Timed[]): object[] {
   return Array.from({ length: 7 }, (_, week) => {
     const later = (98 + week) * 7 * 86_400_000
     return day
-      .map((event) => ({ ...event, id: `${event.id} ${week}`, timestamp: new Date(Date.parse(event.timestamp) + later).toISOString() }))
+      .map((event) => ({
+        ...event,
+        id: `${event.id} ${week}`,
+        timestamp: new Date(Date.parse(event.timestamp) + later).toISOString(),
+      }))
       .filter(({ eventType, timestamp }) => eventType !== 'tasksCompleted' || timestamp < '2013-02-20T14')
   }).flat()
 }
@@ -92,7 +100,16 @@ function expectToFit(schema: v.GenericSchema, place: string[], value: unknown) {
   expect(faultsBy(place, value)).toEqual([])
 }
 
-const jsonOf = (path: string, method: string, status: string) => ['paths', path, method, 'responses', status, 'content', 'application/json', 'schema']
+const jsonOf = (path: string, method: string, status: string) => [
+  'paths',
+  path,
+  method,
+  'responses',
+  status,
+  'content',
+  'application/json',
+  'schema',
+]
 
 const operationOf = (path: string, method: 'get' | 'post' | 'delete' = 'get') => document.paths[path]?.[method] as Operation
 
@@ -140,7 +157,10 @@ describe('the document', () => {
       if (typeof value !== 'object' || value === null) return
       for (const [key, inner] of Object.entries(value)) {
         if (key === '$ref') {
-          const found = String(inner).slice(2).split('/').reduce<unknown>((object, part) => (object as Record<string, unknown>)?.[part], document)
+          const found = String(inner)
+            .slice(2)
+            .split('/')
+            .reduce<unknown>((object, part) => (object as Record<string, unknown>)?.[part], document)
           if (!found) missing.push(String(inner))
         }
         if (key === 'description' && String(inner).trim().length < 3) empty.push(at)
@@ -217,7 +237,11 @@ function probes({ name, schema, example }: Parameter): { good: string[]; bad: st
 
 describe.each(PATHS)('the parameters of %s', (path) => {
   test('are those that the service knows, no more and no fewer', async () => {
-    expect(inQuery(operationOf(path)).map(({ name }) => name).toSorted()).toEqual((await known('GET', path)).toSorted())
+    expect(
+      inQuery(operationOf(path))
+        .map(({ name }) => name)
+        .toSorted(),
+    ).toEqual((await known('GET', path)).toSorted())
   })
 
   test('take what they say and refuse the rest', async () => {
@@ -229,14 +253,18 @@ describe.each(PATHS)('the parameters of %s', (path) => {
         return status === 400 ? body.error.details.map((found: { parameter: string }) => found.parameter) : []
       }
       for (const value of good) expect([parameter.name, value, await complaints(value)]).toEqual([parameter.name, value, []])
-      for (const value of bad) expect([parameter.name, value, await complaints(value)]).toEqual([parameter.name, value, [parameter.name]])
+      for (const value of bad)
+        expect([parameter.name, value, await complaints(value)]).toEqual([parameter.name, value, [parameter.name]])
     }
   })
 
   test('may be repeated where they are lists, as often as they say, and nowhere else', async () => {
     for (const { name, schema, example } of inQuery(operationOf(path))) {
       const times = schema.type === 'array' ? (schema.maxItems ?? 0) : 1
-      const given = (count: number) => ({ ...NEEDED[path], [name]: Array.from({ length: count }, () => String([example].flat()[0])) })
+      const given = (count: number) => ({
+        ...NEEDED[path],
+        [name]: Array.from({ length: count }, () => String([example].flat()[0])),
+      })
       const right = await ask(path, given(times))
       const wrong = await ask(path, given(times + 1))
       expect([name, wrong.status, JSON.stringify(wrong.body)]).toEqual([name, 400, expect.stringMatching(/only once|at most/)])
@@ -245,9 +273,13 @@ describe.each(PATHS)('the parameters of %s', (path) => {
   })
 
   test('are required where they say so, and have the default they name', async () => {
-    const needed = inQuery(operationOf(path)).filter(({ required }) => required).map(({ name }) => name)
+    const needed = inQuery(operationOf(path))
+      .filter(({ required }) => required)
+      .map(({ name }) => name)
     const { status, body } = await ask(path)
-    expect(status === 400 ? body.error.details.map(({ parameter }: { parameter: string }) => parameter).toSorted() : []).toEqual(needed.toSorted())
+    expect(status === 400 ? body.error.details.map(({ parameter }: { parameter: string }) => parameter).toSorted() : []).toEqual(
+      needed.toSorted(),
+    )
     for (const { name, schema } of inQuery(operationOf(path))) {
       if (schema.default === undefined) continue
       const named = await ask(path, { ...NEEDED[path], [name]: String(schema.default) })
@@ -290,14 +322,16 @@ describe.each(PATHS)('the answers of %s', (path) => {
               ['no weeks before', { endDate: '2011-02-25' }] as [string, Params],
             ]
           : [
-            ['now', { startDate: '2026-03-01', endDate: '2026-03-02' }] as [string, Params],
-            ['an empty range', { startDate: '1999-01-01', endDate: '1999-01-03' }] as [string, Params],
-            ['a range of years', { startDate: '2004-01-01', endDate: '2026-03-02', period: 'month' }] as [string, Params],
-          ]),
+              ['now', { startDate: '2026-03-01', endDate: '2026-03-02' }] as [string, Params],
+              ['an empty range', { startDate: '1999-01-01', endDate: '1999-01-03' }] as [string, Params],
+              ['a range of years', { startDate: '2004-01-01', endDate: '2026-03-02', period: 'month' }] as [string, Params],
+            ]),
   ]
 
   test.each(questions)('%s', async (_, params) => {
-    const asked = Object.fromEntries(Object.entries({ ...NEEDED[path], ...params }).filter(([name]) => name in ENDPOINTS[path].parameters))
+    const asked = Object.fromEntries(
+      Object.entries({ ...NEEDED[path], ...params }).filter(([name]) => name in ENDPOINTS[path].parameters),
+    )
     const reply = await ask(path, asked)
     expect(reply.status).toBe(200)
     expectToFit(ENDPOINTS[path].response, jsonOf(path, 'get', '200'), reply.body)
@@ -339,7 +373,8 @@ describe.each(PATHS)('the answers of %s', (path) => {
       const { status, headers, body } = await ask(path, NEEDED[path], { headers: { Accept: type } })
       expect([type, status, headers.get('Content-Type')?.split(';')[0]]).toEqual([type, 200, type])
       if (type === 'application/x-ndjson') {
-        for (const line of body.trim().split('\n')) expect(faultsBy(['paths', path, 'get', 'responses', '200', 'content', type, 'schema'], JSON.parse(line))).toEqual([])
+        for (const line of body.trim().split('\n'))
+          expect(faultsBy(['paths', path, 'get', 'responses', '200', 'content', type, 'schema'], JSON.parse(line))).toEqual([])
       }
       if (type !== 'application/json') expect(headers.get('Content-Disposition')).toMatch(/^attachment; filename="/)
     }
@@ -358,7 +393,10 @@ describe.each(PATHS)('the answers of %s', (path) => {
 
 describe('other answers', () => {
   test('POST /analytics/events', async () => {
-    const { status, body, headers } = await service.post([{ nonsense: 1 }, document.paths['/analytics/events']?.post?.requestBody?.content['application/x-ndjson']?.example])
+    const { status, body, headers } = await service.post([
+      { nonsense: 1 },
+      document.paths['/analytics/events']?.post?.requestBody?.content['application/x-ndjson']?.example,
+    ])
     expect([status, body.data.accepted, body.data.rejected.length]).toEqual([200, 1, 1])
     expectToFit(postEventsResponse, jsonOf('/analytics/events', 'post', '200'), body)
     expectHeaders({ status, body, headers }, (operationOf('/analytics/events', 'post').responses['200'] as Answer).headers)
@@ -368,12 +406,18 @@ describe('other answers', () => {
     const path = '/analytics/users/{user}'
     const operation = operationOf(path, 'delete')
     const admin = { scope: 'analytics:admin', org: 'leaver' }
-    await service.store([{ eventType: 'tasksInitiated', timestamp: '2011-02-20T10:00:00Z', assistant: 'a', user: 'ann b' }], { org: admin.org })
+    await service.store([{ eventType: 'tasksInitiated', timestamp: '2011-02-20T10:00:00Z', assistant: 'a', user: 'ann b' }], {
+      org: admin.org,
+    })
     const reply = await service.request('DELETE', '/analytics/users/ann%20b', admin)
     expect([reply.status, reply.body.data.events]).toEqual([200, 1])
     expectToFit(deleteUserResponse, jsonOf(path, 'delete', '200'), reply.body)
     expectHeaders(reply, (operation.responses['200'] as Answer).headers)
-    expectToFit(ENDPOINTS['/analytics/events'].response, jsonOf('/analytics/events', 'get', '200'), (await ask('/analytics/events', RANGE, { org: admin.org })).body)
+    expectToFit(
+      ENDPOINTS['/analytics/events'].response,
+      jsonOf('/analytics/events', 'get', '200'),
+      (await ask('/analytics/events', RANGE, { org: admin.org })).body,
+    )
     expectRefusal(await service.request('DELETE', '/analytics/users/ann%20b', admin), 404, operation)
     expectRefusal(await service.request('DELETE', '/analytics/users/%ff', admin), 400, operation)
     expectRefusal(await service.request('DELETE', '/analytics/users/ann', { headers: { Authorization: '' } }), 401, operation)
@@ -423,7 +467,9 @@ function expectRefusal(reply: Reply, status: number, operation?: Operation) {
   expect(reply.status).toBe(status)
   expectToFit(Failure, ['components', 'schemas', 'Failure'], reply.body)
   expect(ERROR_CODES[reply.body.error.code as keyof typeof ERROR_CODES]).toBe(status)
-  const found = Object.entries(document.components.responses).find(([, { description }]) => description.includes(`\`${reply.body.error.code}\``))
+  const found = Object.entries(document.components.responses).find(([, { description }]) =>
+    description.includes(`\`${reply.body.error.code}\``),
+  )
   expectHeaders(reply, found?.[1].headers)
   if (operation) expect(Object.values(operation.responses)).toContainEqual({ $ref: `#/components/responses/${found?.[0]}` })
 }
@@ -455,7 +501,7 @@ describe('refusals', () => {
 
   test('of events that are sent: 400, 401, 403, 413, 415, 422', async () => {
     const operation = operationOf('/analytics/events', 'post')
-    const event = { ...operation.requestBody?.content['application/x-ndjson']?.example as object, id: 'r-1' }
+    const event = { ...(operation.requestBody?.content['application/x-ndjson']?.example as object), id: 'r-1' }
     expectRefusal(await service.post('{'), 400, operation)
     expectRefusal(await service.post([event], { headers: { Authorization: '' } }), 401, operation)
     expectRefusal(await service.post([event], { scope: 'analytics:read' }), 403, operation)
@@ -491,7 +537,28 @@ describe('SentEvent', () => {
   const taken = (value: unknown) => typeof checkEvent(value, NOW, () => 'made up') !== 'string'
 
   const field = fc.oneof(
-    fc.constantFrom(null, true, '', ' ', 'x', 'x'.repeat(256), 'x'.repeat(257), 'a\0b', '\n', 0, -1, 1.5, 4_294_967_295, 4_294_967_296, 1_000_000, 1_000_000.5, [], {}, { a: 1 }, [1]),
+    fc.constantFrom(
+      null,
+      true,
+      '',
+      ' ',
+      'x',
+      'x'.repeat(256),
+      'x'.repeat(257),
+      'a\0b',
+      '\n',
+      0,
+      -1,
+      1.5,
+      4_294_967_295,
+      4_294_967_296,
+      1_000_000,
+      1_000_000.5,
+      [],
+      {},
+      { a: 1 },
+      [1],
+    ),
     fc.constantFrom(...EVENT_TYPES),
   )
   const names = [...Object.keys(sentEvent.entries).filter((name) => name !== 'timestamp'), 'other']
@@ -517,7 +584,8 @@ describe('SentEvent', () => {
       const { [name as keyof typeof right]: _, ...rest } = right
       expect([name, taken(rest), v.is(sentEvent, rest), inDocument(rest)]).toEqual([name, false, false, false])
     }
-    for (const value of [null, [], 'x', 1]) expect([taken(value), v.is(sentEvent, value), inDocument(value)]).toEqual([false, false, false])
+    for (const value of [null, [], 'x', 1])
+      expect([taken(value), v.is(sentEvent, value), inDocument(value)]).toEqual([false, false, false])
     expect([taken(right), v.is(sentEvent, right), inDocument(right)]).toEqual([true, true, true])
   })
 })

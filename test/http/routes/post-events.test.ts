@@ -70,9 +70,7 @@ describe('forms of a batch', () => {
     const reply = await service.post(body, { org, headers })
     expect([reply.status, reply.body]).toEqual([200, receipt(2)])
     expect(await stored(org)).toEqual(['a', 'b'])
-    expect(await service.data('users/top', { ...ALL, user: b.user }, { org })).toMatchObject([
-      { user: b.user, total: 1 },
-    ])
+    expect(await service.data('users/top', { ...ALL, user: b.user }, { org })).toMatchObject([{ user: b.user, total: 1 }])
   })
 
   test('one event that is no array', async () => {
@@ -110,16 +108,8 @@ describe('one bad event costs no neighbour', () => {
     ['a day that does not exist', event('x', { timestamp: '2026-02-30T10:00:00.000Z' }), /timestamp has day 30/],
     ['an hour that does not exist', event('x', { timestamp: '2026-02-20T24:00:00Z' }), /timestamp/],
     ['a timestamp in words', event('x', { timestamp: 'yesterday' }), /timestamp cannot be read/],
-    [
-      'the millisecond before the first',
-      event('x', { timestamp: '1969-12-31T23:59:59.999Z' }),
-      /timestamp is out of range/,
-    ],
-    [
-      'the first by its zone, not by UTC',
-      event('x', { timestamp: '1970-01-01T00:00:00+00:01' }),
-      /timestamp is out of range/,
-    ],
+    ['the millisecond before the first', event('x', { timestamp: '1969-12-31T23:59:59.999Z' }), /timestamp is out of range/],
+    ['the first by its zone, not by UTC', event('x', { timestamp: '1970-01-01T00:00:00+00:01' }), /timestamp is out of range/],
     ['the far future', event('x', { timestamp: '9999-12-31T00:00:00.000Z' }), /timestamp/],
     [
       'a millisecond too far ahead',
@@ -442,10 +432,7 @@ describe('Idempotency-Key', () => {
 
   test('while the first request is under way, the second is a 409 that says when to come back', async () => {
     const org = fresh()
-    const replies = await Promise.all([
-      send('key', [event(undefined)], { org }),
-      send('key', [event(undefined)], { org }),
-    ])
+    const replies = await Promise.all([send('key', [event(undefined)], { org }), send('key', [event(undefined)], { org })])
     expect(replies.map(({ status }) => status).toSorted()).toEqual([200, 409])
     const conflict = replies.find(({ status }) => status === 409)
     expect([conflict?.body.error.code, conflict?.headers.get('Retry-After')]).toEqual(['in_progress', '1'])
@@ -559,10 +546,7 @@ describe('bodies that cannot be read are a 400 that says why, and nothing of the
   ])('%s', async (_, body, headers) => {
     const org = 'unreadable'
     const reply = await service.post(body, { org, headers })
-    expect([reply.status, reply.body.error.details]).toEqual([
-      400,
-      [{ parameter: 'body', message: expect.any(String) }],
-    ])
+    expect([reply.status, reply.body.error.details]).toEqual([400, [{ parameter: 'body', message: expect.any(String) }]])
     expect(await counted(org)).toEqual([0, 0, 0])
   })
 })
