@@ -65,8 +65,12 @@ const CONNECTION_MESSAGES = /^(socket hang up|Timeout error\.?)/
 
 /** True for what upkeep throws where ClickHouse refused a statement or went away: a caller may come back then. */
 export function isStoreFailure(error: unknown): boolean {
-  if (error instanceof ClickHouseError) return true
-  const { code, message, name } = (error ?? {}) as { code?: string; message?: string; name?: string }
-  // By its name, since writer-lease.ts imports what imports this.
-  return name === 'LeaseLostError' || CONNECTION_CODES.has(code ?? '') || CONNECTION_MESSAGES.test(message ?? '')
+  // The lease by its name, since writer-lease.ts imports what imports this.
+  return error instanceof ClickHouseError || (error as Error | null)?.name === 'LeaseLostError' || isConnectionFailure(error)
+}
+
+/** True for what the client throws where ClickHouse cannot be reached, or went away. */
+export function isConnectionFailure(error: unknown): boolean {
+  const { code, message } = (error ?? {}) as { code?: string; message?: string }
+  return CONNECTION_CODES.has(code ?? '') || CONNECTION_MESSAGES.test(message ?? '')
 }

@@ -6,6 +6,7 @@
  * that a restore can tell whether it has everything, and nothing else (restore.ts).
  */
 import { setTimeout as sleep } from 'node:timers/promises'
+import { isConnectionFailure } from '../clickhouse/errors.ts'
 import type { Store } from '../clickhouse/store.ts'
 import type { WriteLock } from '../clickhouse/writer-lease.ts'
 import { ApiError } from '../domain/errors.ts'
@@ -91,7 +92,7 @@ export async function backUp(
     })
     return await settled(store, name, id)
   } catch (error) {
-    if (error instanceof ApiError) throw error
+    if (error instanceof ApiError || isConnectionFailure(error)) throw error
     throw reasonOf(error)
   } finally {
     await dropAll(
