@@ -53,7 +53,8 @@ const complain: Log = (level, message) => {
 
 async function embedded(): Promise<ClickHouse> {
   const dataDir = await mkdtemp(join(tmpdir(), 'analytics-test-server-'))
-  const server = await startEmbedded({ dataDir, log: complain })
+  // What a power cut leaves is tested in test/durability alone, and hundreds of databases are made here.
+  const server = await startEmbedded({ dataDir, log: complain, syncWrites: false })
   return {
     url: server.url,
     admin: server.admin,

@@ -74,6 +74,7 @@ export async function startService({
     // A kept answer would hide what ClickHouse says now.
     CACHE_MB: '0',
     SELF_CHECK_MINUTES: '0',
+    SYNC_WRITES: 'off',
     ...settings,
   })
   let clock = Date.parse(now)

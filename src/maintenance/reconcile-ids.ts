@@ -323,7 +323,25 @@ async function repairNames(
   for (const [name, number] of given) ofName.set(name, number)
 
   const moved = found.filter((pair) => pair.events > 0 && !isRight(pair))
-  if (moved.length === 0) return []
+  if (moved.length > 0) await renumber(store, guard, tenant, kind, moved, ofName)
+  // Also of what stays: where a number was changed in the log alone, sets in the rollups hold another one, and as many.
+  return rewriteDaysOf(
+    store,
+    seals,
+    guard,
+    tenant,
+    found.flatMap(({ days }) => days),
+  )
+}
+
+async function renumber(
+  store: Store,
+  guard: WriteGuard,
+  tenant: TenantKey,
+  kind: NameKind,
+  moved: readonly Pair[],
+  ofName: ReadonlyMap<string, number>,
+): Promise<void> {
   const { name, number } = COLUMNS[kind]
   const old = `arrayZip({names:Array(String)}, {numbers:Array(UInt32)})`
   const own = `(toString(${name}), ${number})`
@@ -338,13 +356,6 @@ async function repairNames(
       newNumbers: moved.map((pair) => ofName.get(pair.name)),
     },
     { [number]: `({newNumbers:Array(UInt32)})[indexOf(${old}, ${own})]` },
-  )
-  return rewriteDaysOf(
-    store,
-    seals,
-    guard,
-    tenant,
-    moved.flatMap(({ days }) => days),
   )
 }
 
