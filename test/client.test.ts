@@ -254,7 +254,16 @@ test('an address with a path in front of it', async () => {
 test('ready and reconcile', async () => {
   expect(await client.ready()).toMatchObject({ status: 'ok', clickhouse: 'ok' })
   const operator = await clientOf({ scope: 'analytics:operate' })
-  expect(await operator.reconcile({ ...RANGE, repair: 'false' })).toEqual({ days: expect.any(Number), drift: [], repaired: 0 })
+  expect(await operator.reconcile({ ...RANGE, repair: 'false' })).toEqual({
+    status: 'complete',
+    days: expect.any(Number),
+    drift: [],
+    repaired: 0,
+    identitiesRepaired: 0,
+    duplicateIds: [],
+    sharedNumbers: [],
+    splitNames: [],
+  })
 })
 
 test('removeUser', async () => {
