@@ -19,7 +19,7 @@ vi.setConfig({ testTimeout: 450_000 })
 
 const HAS_STRACE = spawnSync('strace', ['-V']).status === 0
 const IS_ASKED_FOR = process.env['POWER_CUT_TEST'] === '1'
-if (!IS_ASKED_FOR) console.warn('power cuts are not tested: that takes minutes; npm run test:power-cut does it')
+if (!IS_ASKED_FOR) console.warn('power cuts are not tested: that takes minutes; npm run test:power does it')
 else if (!HAS_STRACE) console.warn('power cuts are not tested: strace is not installed')
 
 const directories: string[] = []
