@@ -55,7 +55,7 @@ test('a service that is started and closed again and again leaves no timer and n
         database: DATABASE,
         log: () => {},
       })
-      expect(listeners.size).toBe(2)
+      expect(listeners.size).toBe(3)
       expect((await service.app.request('/health/ready')).status).toBe(200)
       // That the hook sees what there is.
       expect([...open.values()].filter((made) => made.includes('retention.ts'))).toHaveLength(1)
