@@ -142,7 +142,7 @@ describe.skipIf(missing)('in a browser', () => {
     open({ width: 360 }, async (page) => {
       const link = page.getByRole('navigation').getByRole('link', { name: 'Errors' })
       expect(await link.isVisible()).toBe(false)
-      await page.getByText('Contents').click()
+      await page.getByText('Contents', { exact: true }).click()
       await link.click()
       await page.waitForURL('**/docs#errors')
       expect(await link.isVisible()).toBe(false)
