@@ -170,7 +170,7 @@ function connect(client: ClickHouseClient, database: string, access?: ClusterAcc
       }
       if (access) {
         const shards = await projectFile(SHARDS)
-        const query = shards.replace('EXISTS shards', `$&${on}`).replace('{cluster}', access.cluster.name)
+        const query = shards.replace('EXISTS shards', `$&${on}`).replaceAll('{cluster}', access.cluster.name)
         await client.command({ query, http_headers })
       }
     },
